@@ -1,0 +1,45 @@
+"""Schemes: `keras.initializers` subclasses, registered as `autoinit>name`, one family a file."""
+
+from keras_autoinit.schemes.base import REGISTRY, AxesScheme, Scheme, make, unseeded, with_axes
+from keras_autoinit.schemes.constants import Constant, Ones, Zeros
+from keras_autoinit.schemes.matrices import DeltaOrthogonal, Dirac, Identity, Orthogonal, Sparse
+from keras_autoinit.schemes.random import RandomNormal, RandomUniform, TruncatedNormal
+from keras_autoinit.schemes.scaled import (
+    HeNormal,
+    HeUniform,
+    LecunNormal,
+    LecunUniform,
+    VarianceScaling,
+    XavierNormal,
+    XavierUniform,
+)
+from keras_autoinit.schemes.structured import ICNR, Mirrored
+
+__all__ = [
+    "ICNR",
+    "REGISTRY",
+    "AxesScheme",
+    "Constant",
+    "DeltaOrthogonal",
+    "Dirac",
+    "HeNormal",
+    "HeUniform",
+    "Identity",
+    "LecunNormal",
+    "LecunUniform",
+    "Mirrored",
+    "Ones",
+    "Orthogonal",
+    "RandomNormal",
+    "RandomUniform",
+    "Scheme",
+    "Sparse",
+    "TruncatedNormal",
+    "VarianceScaling",
+    "XavierNormal",
+    "XavierUniform",
+    "Zeros",
+    "make",
+    "unseeded",
+    "with_axes",
+]

@@ -1,0 +1,80 @@
+"""Schemes without chance: the same number everywhere.
+
+Right for biases, for the scale of a normalization, and for the last weight of a residual branch.
+Never for two weights of one kernel that must learn different things: equal units stay equal.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_autoinit.draws import Seed
+from keras_autoinit.schemes.base import Scheme, number, register
+
+
+class _Filled(Scheme):
+    """Fills a weight with `value`."""
+
+    value: float
+
+    def draw(self, shape: tuple[int, ...], seed: Seed, **options: Any) -> np.ndarray:
+        """Returns an array that holds `value` everywhere."""
+        # In double precision, which holds every integer that a weight might count with.
+        return np.array(np.broadcast_to(np.float64(self.value), shape)[options.get("part") or ...])
+
+
+@register("zeros")
+class Zeros(_Filled, keras.initializers.Zeros):
+    """Zero everywhere.
+
+    When to use: biases, and the last weight of a residual branch (the branch then starts as the
+    identity). A kernel of zeros passes neither signal nor gradient.
+
+    Example:
+        >>> float(np.asarray(Zeros()((2, 3))).sum())
+        0.0
+    """
+
+    value = 0.0
+
+
+@register("ones")
+class Ones(_Filled, keras.initializers.Ones):
+    """One everywhere.
+
+    When to use: the scale of a normalization, the forget bias of an LSTM.
+
+    Example:
+        >>> float(np.asarray(Ones()((2, 3))).sum())
+        6.0
+    """
+
+    value = 1.0
+
+
+@register("constant")
+class Constant(_Filled):
+    """One given number everywhere.
+
+    When to use: a bias with a known start, such as the log odds of a rare class.
+
+    Args:
+        value: the number.
+
+    Raises:
+        SchemeError: `value` is not a finite number.
+
+    Example:
+        >>> float(np.asarray(Constant(0.5)((2, 3))).sum())
+        3.0
+    """
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value = number("value", value)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments from which `from_config` makes an equal scheme."""
+        return {"value": self.value}

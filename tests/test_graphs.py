@@ -1,0 +1,180 @@
+"""Reading must see every layer once, in order, write nested models out flat, and change nothing."""
+
+import keras
+import pytest
+from keras import layers
+
+from keras_autoinit import ModelTypeError
+from keras_autoinit.graphs import activation_of, passes, read, snake_case
+
+
+def names(graph):
+    return [call.name for call in graph.calls]
+
+
+def test_a_functional_model_is_read_in_order():
+    inputs = keras.Input((8,))
+    x = layers.Dense(4, name="a")(inputs)
+    outputs = layers.Add()([layers.ReLU()(x), layers.Dense(4, name="b")(inputs)])
+    graph = read(keras.Model(inputs, outputs))
+    assert names(graph).index("dense") < names(graph).index("re_lu") < names(graph).index("add")
+    assert [place.path for place in graph.places if place.slots] == ["a", "b"]
+    assert graph.calls[-1].outputs[0] in graph.outputs
+
+
+def test_operations_are_calls_too():
+    inputs = keras.Input((8,))
+    outputs = keras.ops.relu(inputs) + 1.0
+    assert names(read(keras.Model(inputs, outputs))) == ["relu", "add"]
+
+
+def test_nested_models_are_written_out():
+    inner = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="in"), layers.ReLU()], name="inner")
+    inputs = keras.Input((8,))
+    middle = keras.Model(inputs, inner(inputs), name="middle")
+    outer_inputs = keras.Input((8,))
+    outer = keras.Model(outer_inputs, layers.Dense(2, name="out")(middle(outer_inputs)))
+    graph = read(outer)
+    assert names(graph) == ["dense", "re_lu", "dense"]
+    assert [place.path for place in graph.places if place.slots] == ["middle/inner/in", "out"]
+    (relu,) = [call for call in graph.calls if call.name == "re_lu"]
+    assert graph.readers(relu.outputs[0])[0].operation is outer.get_layer("out")
+
+
+def test_a_shared_layer_is_one_place_and_two_calls():
+    shared = layers.Dense(8, name="shared")
+    inputs = keras.Input((8,))
+    graph = read(keras.Model(inputs, shared(layers.ReLU()(shared(inputs)))))
+    assert [place.path for place in graph.places if place.slots] == ["shared"]
+    assert len(graph.calls_of(shared)) == 2
+
+
+def test_a_shared_model_is_written_out_at_each_call():
+    encoder = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="code")], name="encoder")
+    left, right = keras.Input((8,)), keras.Input((8,))
+    graph = read(keras.Model([left, right], layers.Subtract()([encoder(left), encoder(right)])))
+    assert len(graph.calls_of(encoder.get_layer("code"))) == 2
+    first, second = graph.calls_of(encoder.get_layer("code"))
+    assert first.inputs != second.inputs
+    assert set(graph.calls[-1].inputs) == {first.outputs[0], second.outputs[0]}
+
+
+def test_an_unbuilt_sequential_is_a_chain():
+    graph = read(keras.Sequential([layers.Dense(4), layers.ReLU(), layers.Dense(2)]))
+    assert names(graph) == ["dense", "re_lu", "dense"]
+
+
+def test_several_inputs_and_outputs():
+    a, b = keras.Input((4,), name="a"), keras.Input((4,), name="b")
+    joined = layers.Concatenate()([a, b])
+    model = keras.Model({"a": a, "b": b}, [layers.Dense(1)(joined), layers.Dense(2)(joined)])
+    assert len(read(model).outputs) == 2
+
+
+def test_a_subclassed_model_is_opaque_but_its_layers_are_places():
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__(name="own")
+            self.inside = layers.Dense(4, name="inside")
+            self.several = [layers.Dense(4, name="first"), layers.Dense(4, name="second")]
+
+        def call(self, x):
+            for layer in self.several:
+                x = layer(x)
+            return self.inside(x)
+
+    graph = read(Own())
+    assert graph.opaque == ("own",)
+    assert sorted(place.path for place in graph.places) == ["first", "inside", "second"]
+
+
+def test_layers_of_one_name_in_one_container_have_paths_of_their_own():
+    class Two(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = layers.Dense(4, name="same"), layers.Dense(4, name="same")
+
+    assert [place.path for place in read(Two()).places] == ["same", "same#2"]
+
+
+def test_keys_do_not_depend_on_what_was_made_before():
+    def build():
+        return keras.Sequential([keras.Input((4,)), layers.Dense(4), layers.Dense(4, name="named"), layers.Dense(4)])
+
+    first, second = read(build()), read(build())
+    assert [p.path for p in first.places] != [p.path for p in second.places]
+    assert [p.key for p in first.places] == [p.key for p in second.places] == ["Dense:0", "named", "Dense:1"]
+
+
+def test_frozen_is_inherited():
+    inner = keras.Sequential([keras.Input((4,)), layers.Dense(4, name="in")], name="inner")
+    model = keras.Sequential([keras.Input((4,)), inner, layers.Dense(4, name="out")])
+    inner.trainable = False
+    assert {place.path: place.frozen for place in read(model).places if place.slots} == {"inner/in": True, "out": False}
+
+
+def test_reading_leaves_the_model_as_it_was():
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3))
+    config, nodes = model.get_config(), [len(layer._inbound_nodes) for layer in model.layers]
+    read(model)
+    assert model.get_config() == config
+    assert [len(layer._inbound_nodes) for layer in model.layers] == nodes
+
+
+@pytest.mark.parametrize("thing", [None, "model", keras.layers.Dense(3)])
+def test_what_is_no_model_is_refused(thing):
+    with pytest.raises(ModelTypeError, match=r"Expected a keras\.Model"):
+        read(thing)
+
+
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        (keras.ops.relu, "relu"),
+        (keras.ops.gelu, "gelu(approximate=1)"),
+        (keras.ops.tanh, "tanh"),
+        (keras.ops.exp, "exponential"),
+        (lambda x: keras.ops.leaky_relu(x, 0.3), "leaky_relu(negative_slope=0.3)"),
+        (lambda x: keras.ops.softmax(x), "softmax"),
+        (keras.activations.silu, "silu"),
+        (lambda x: keras.activations.relu(x, negative_slope=0.1), "leaky_relu(negative_slope=0.1)"),
+        (layers.PReLU(), "leaky_relu(negative_slope=0)"),
+        (layers.Activation("swish"), "silu"),
+        (layers.ReLU(6.0), "relu6"),
+    ],
+)
+def test_activations_are_known_as_layers_and_as_operations(operation, name):
+    inputs = keras.Input((4,))
+    (call,) = read(keras.Model(inputs, operation(inputs))).calls
+    assert str(activation_of(call)) == name
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        (lambda x: x + x, True),
+        (lambda x: x * 2.0, True),
+        (lambda x: x * x, False),
+        (lambda x: keras.ops.reshape(x, (-1, 2, 2)), True),
+        (layers.BatchNormalization(), True),
+        (layers.Dropout(0.1), True),
+        (layers.Dense(3), False),
+        (keras.ops.square, False),
+    ],
+)
+def test_what_hands_a_signal_on(operation, expected):
+    inputs = keras.Input((4,))
+    (call,) = read(keras.Model(inputs, operation(inputs))).calls
+    assert passes(call) is expected
+
+
+@pytest.mark.parametrize(
+    ("name", "snake"),
+    [("Conv2DTranspose", "conv2d_transpose"), ("ReLU", "re_lu"), ("LSTM", "lstm"), ("Dense", "dense")],
+)
+def test_class_names_become_keras_names(name, snake):
+    assert snake_case(name) == snake
+    assert getattr(keras.layers, name)(
+        **({"units": 1} if name in ("LSTM", "Dense") else {})
+        or ({"filters": 1, "kernel_size": 1} if "Conv" in name else {})
+    ).name.startswith(snake)
