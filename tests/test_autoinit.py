@@ -59,7 +59,8 @@ def test_real_models_change_every_kernel_repeat_their_draw_and_load_again(name, 
     plan = AutoInit(seed=3).apply(model)
     after = kernels(model)
     assert len(plan.changes) == len(before)
-    assert [path for path in before if (before[path] == after[path]).any()] == []
+    # Of millions of float32 numbers a few meet by chance; a kernel left alone would be equal throughout.
+    assert [path for path in before if (before[path] == after[path]).mean() > 1e-3] == []
     again = build()
     AutoInit(seed=3).apply(again)
     assert all((a == b).all() for a, b in zip(after.values(), kernels(again).values()))
