@@ -69,19 +69,22 @@ class AutoInit(keras.callbacks.Callback):
         self.portable = portable
         self.last_plan: Plan | None = None
 
-    def plan(self, model: keras.Model) -> Plan:
+    def plan(self, model: keras.Model, inputs: Any = None) -> Plan:
         """Decides what each weight of a model should be drawn from; changes nothing.
 
         Args:
             model: any Keras model, built or not.
+            inputs: what the model is called on: an array, a tensor or a `keras.Input`, or a structure
+                of these. Needed only for a subclassed model that has never been called, which is then
+                built for it; without it the plan has no rows for weights that do not exist yet.
 
         Raises:
             ModelTypeError: `model` is no Keras model.
             SelectionError: a selector selects none of its layers.
         """
-        return self._plan(read(model))
+        return self._plan(read(model, inputs))
 
-    def apply(self, model: keras.Model, *, plan: Plan | None = None) -> Plan:
+    def apply(self, model: keras.Model, inputs: Any = None, *, plan: Plan | None = None) -> Plan:
         """Decides, rewrites the model in place, and returns the plan.
 
         All or nothing: after an error the model is as it was. Layers that are built get fresh
@@ -89,6 +92,7 @@ class AutoInit(keras.callbacks.Callback):
 
         Args:
             model: any Keras model, built or not.
+            inputs: what the model is called on, as for `plan`.
             plan: carry out this plan, with the seed that it names, instead of a new one.
 
         Raises:
@@ -97,7 +101,7 @@ class AutoInit(keras.callbacks.Callback):
             PlanError: `plan` does not fit the model.
             SelectionError: a selector selects none of its layers.
         """
-        graph = read(model)
+        graph = read(model, inputs)
         if plan is None:
             plan = self._plan(graph)
         elif not isinstance(plan, Plan):
@@ -138,11 +142,13 @@ def _notes(graph: Graph, rows: Any, portable_: bool) -> list[str]:
         notes.append(f"{named} weights that are kept name schemes of this package: the saved file will need it.")
     for place in filter(is_unseen, graph.places):
         notes.append(
-            f"{place.path!r} is not built, and what weights it will make is not known: call the model once before, or "
-            "pass AutoInit() to `fit` as a callback."
+            f"{place.path!r} is not built, and what weights it will make is not known: give `inputs`, what the model "
+            "is called on, or pass AutoInit() to `fit` as a callback."
         )
-    for path in graph.opaque:
-        notes.append(f"What happens inside {path!r} was not seen: its layers were judged one by one.")
+    for part in graph.opaque:
+        notes.append(
+            f"What happens inside {part.path!r} was not seen ({part.reason}): its layers were judged one by one."
+        )
     return notes
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_autoinit.activations import Activation, activation
+from keras_autoinit.compositions import composed_activation, composition_at
 from keras_autoinit.draws import derived_seed
 from keras_autoinit.errors import ActivationError
 from keras_autoinit.graphs import ATTENTION, Graph, Place, activation_of, passes
@@ -124,14 +125,19 @@ def feeds_of(graph: Graph, place: Place, slot: Slot) -> Feeds:
         return Feeds(own, slot.activation, (str(own),))
     if slot.role == "depthwise" and not slot.activated:
         return Feeds(_LINEAR, None, ("pointwise",))
-    # What a wrapper puts out, such as TimeDistributed, is what the layer in it makes.
-    outer = place.parent if isinstance(place.parent, keras.layers.Wrapper) else place.layer
-    calls = graph.calls_of(place.layer) or graph.calls_of(outer)
-    found = [_downstream(graph, tensor) for call in calls for tensor in call.outputs]
+    found = [_downstream(graph, tensor) for tensor in _made_with(graph, place, slot)]
     if not found:
         inside = "attention" if isinstance(place.parent, ATTENTION) else f"inside {place.parent.name}"
         return Feeds(_LINEAR, None, (inside,))
     return next((feeds for feeds in found if feeds.source is not None), found[0])
+
+
+def _made_with(graph: Graph, place: Place, slot: Slot) -> list[int]:
+    """Returns the tensors that a weight makes: those of the operations it is handed to, or of its layer."""
+    used = [tensor for call in graph.uses(slot.variable(place.layer)) for tensor in call.outputs]
+    # What a wrapper puts out, such as TimeDistributed, is what the layer in it makes.
+    outer = place.parent if isinstance(place.parent, keras.layers.Wrapper) else place.layer
+    return used or graph.made_by(place.layer) or graph.made_by(outer)
 
 
 def _downstream(graph: Graph, tensor: int) -> Feeds:
@@ -145,6 +151,10 @@ def _downstream(graph: Graph, tensor: int) -> Feeds:
             break
         if end is None and tensor in graph.outputs:
             end = Feeds(_LINEAR, None, (*way, "output"))
+        whole = composition_at(graph, tensor)
+        composed = None if whole is None else composed_activation(whole)
+        if whole is not None and composed is not None:
+            return Feeds(composed, whole, (*way, str(composed)))
         for call in graph.readers(tensor):
             met = activation_of(call)
             if met is not None and not met.linear:

@@ -128,6 +128,24 @@ def test_the_layer_in_a_wrapper_meets_what_the_wrapper_meets():
     assert row_of(model, "first/inner/kernel").feeds == "relu"
 
 
+def test_gates_and_attention_written_by_hand():
+    inputs = keras.Input((6, 8))
+    x = layers.Dense(8, name="gate")(inputs)
+    x = x * keras.ops.sigmoid(x) * layers.Dense(8, name="up")(inputs)
+    query, key = layers.Dense(8, name="query")(x), layers.Dense(8, name="key")(x)
+    scores = keras.ops.softmax(keras.ops.matmul(query, keras.ops.transpose(key, (0, 2, 1))) / 8**0.5)
+    outputs = layers.Dense(2, name="out")(keras.ops.matmul(scores, layers.Dense(8, name="value")(x)))
+    plan = AutoInit().plan(keras.Model(inputs, outputs))
+    assert {row.path.partition("/")[0]: row.feeds for row in plan} == {
+        "gate": "silu",
+        "up": "multiply",
+        "query": "matmul -> true_divide -> softmax",
+        "key": "transpose -> matmul -> true_divide -> softmax",
+        "value": "matmul -> dense",
+        "out": "output",
+    }
+
+
 def test_a_shared_layer_has_one_row_and_takes_the_activation_that_it_finds():
     shared = layers.Dense(8, name="first")
     inputs = keras.Input((8,))

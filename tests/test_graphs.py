@@ -1,6 +1,7 @@
 """Reading must see every layer once, in order, write nested models out flat, and change nothing."""
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
@@ -71,21 +72,160 @@ def test_several_inputs_and_outputs():
     assert len(read(model).outputs) == 2
 
 
-def test_a_subclassed_model_is_opaque_but_its_layers_are_places():
-    class Own(keras.Model):
+class Own(keras.Model):
+    """Layers in a list and a dictionary, an operation, a dropout and a loss, and a layer nobody would see."""
+
+    def __init__(self):
+        super().__init__(name="own")
+        self.several = [layers.Dense(4, name="first"), layers.Dense(4, name="second")]
+        self.named = {"last": layers.Dense(2, name="last")}
+        self.drop = layers.Dropout(0.5)
+
+    def call(self, x, training=None):
+        for layer in self.several:
+            x = keras.ops.relu(layer(x))
+        self.add_loss(keras.ops.mean(x) * 0.0)
+        return self.named["last"](self.drop(x, training=training))
+
+
+def test_a_subclassed_model_that_was_never_called_is_opaque_but_its_layers_are_places():
+    graph = read(Own())
+    assert [part.path for part in graph.opaque] == ["own"]
+    assert sorted(place.path for place in graph.places if place.slots) == ["first", "last", "second"]
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((3, 8), "float32"), keras.Input((8,)), None])
+def test_a_subclassed_model_is_looked_into(inputs):
+    model = Own()
+    if inputs is None:
+        model(np.zeros((3, 8), "float32"))
+    graph = read(model, inputs)
+    assert names(graph)[:4] == ["dense", "relu", "dense", "relu"]
+    assert names(graph)[-2:] == ["dropout", "dense"]
+    assert graph.opaque == ()
+    assert graph.specs[graph.outputs[0]].shape == (2 if isinstance(inputs, keras.KerasTensor) else 3, 2)
+    assert [call.within for call in graph.calls] == [model] * len(graph.calls)
+
+
+class Block(layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense, self.norm = layers.Dense(8, name="dense"), layers.LayerNormalization(name="norm")
+
+    def call(self, x, scale=None):
+        y = self.dense(self.norm(x))
+        return x + (y if scale is None else y * scale)
+
+
+def test_composites_are_looked_into_at_any_depth():
+    class Outer(layers.Layer):
         def __init__(self):
-            super().__init__(name="own")
-            self.inside = layers.Dense(4, name="inside")
-            self.several = [layers.Dense(4, name="first"), layers.Dense(4, name="second")]
+            super().__init__(name="outer")
+            self.block, self.again = Block(name="block"), Block(name="again")
 
         def call(self, x):
-            for layer in self.several:
-                x = layer(x)
-            return self.inside(x)
+            return self.again(self.block(x), scale=keras.ops.sigmoid(x))
 
-    graph = read(Own())
-    assert graph.opaque == ("own",)
-    assert sorted(place.path for place in graph.places) == ["first", "inside", "second"]
+    inputs = keras.Input((None, 8))
+    graph = read(keras.Model(inputs, layers.ReLU()(Outer()(inputs))))
+    expected = "layer_normalization dense add layer_normalization dense multiply add re_lu"
+    assert [name for name in names(graph) if name != "sigmoid"] == expected.split()
+    assert [place.path for place in graph.places if place.slots] == ["outer/block/dense", "outer/again/dense"]
+
+
+def test_a_lambda_and_attention_are_looked_into():
+    inputs = keras.Input((5, 8))
+    x = layers.Lambda(lambda x: keras.ops.gelu(x))(inputs)
+    graph = read(keras.Model(inputs, layers.MultiHeadAttention(2, 4)(x, x)))
+    assert names(graph)[0] == "gelu"
+    assert names(graph).count("einsum_dense") == 4
+    assert {"softmax", "dot_product_attention"}.intersection(names(graph))
+
+
+def test_what_refuses_symbols_stays_one_call_with_the_reason():
+    class Raw(layers.Layer):
+        def __init__(self):
+            super().__init__(name="raw")
+            self.dense = layers.Dense(4, name="dense")
+
+        def call(self, x):
+            return self.dense(x) if isinstance(keras.ops.convert_to_numpy(x), np.ndarray) else x
+
+        def compute_output_shape(self, shape):
+            return (*shape[:-1], 4)
+
+    raw = Raw()
+    raw.dense.build((None, 8))
+    inputs = keras.Input((8,))
+    graph = read(keras.Model(inputs, layers.ReLU()(raw(inputs))))
+    assert names(graph) == ["raw", "re_lu"]
+    ((path, reason),) = [(part.path, part.reason) for part in graph.opaque]
+    assert path == "raw"
+    assert reason
+    assert [place.path for place in graph.places if place.slots] == ["raw/dense"]
+
+
+def test_a_variable_may_stand_before_a_symbol():
+    class Scaled(layers.Layer):
+        def build(self, shape):
+            self.scale = self.add_weight(shape=(shape[-1],), initializer="ones", name="scale")
+
+        def call(self, x):
+            return self.scale * x + self.scale
+
+    inputs = keras.Input((8,))
+    graph = read(keras.Model(inputs, Scaled()(inputs)))
+    assert names(graph) == ["multiply", "add"]
+    assert graph.opaque == ()
+
+
+def test_a_shared_encoder_at_two_sizes_has_the_shapes_of_each():
+    encoder = keras.Sequential([keras.Input((None, None, 3)), layers.Conv2D(4, 3, 2), layers.GlobalMaxPooling2D()])
+    small, large = keras.Input((9, 9, 3)), keras.Input((17, 17, 3))
+    graph = read(keras.Model([small, large], layers.Add()([encoder(small), encoder(large)])))
+    shapes = [graph.specs[call.outputs[0]].shape for call in graph.calls if call.name == "conv2d"]
+    assert shapes == [(2, 4, 4, 4), (2, 8, 8, 4)]
+
+
+def test_dictionaries_and_several_arguments():
+    class Pair(keras.Model):
+        def __init__(self):
+            super().__init__(name="pair")
+            self.dense = layers.Dense(4, name="dense")
+
+        def call(self, inputs):
+            return {"sum": self.dense(inputs["a"]) + self.dense(inputs["b"])}
+
+    model = Pair()
+    graph = read(model, {"a": keras.Input((3,)), "b": keras.Input((3,))})
+    assert names(graph) == ["dense", "dense", "add"]
+    inner = read(keras.Model([a := keras.Input((3,)), b := keras.Input((3,))], model({"b": b, "a": a})))
+    assert len(inner.calls) == 3
+    first, second, _ = inner.calls
+    assert (first.inputs, second.inputs) == ((inner.inputs[0],), (inner.inputs[1],))
+
+
+def state_of(model):
+    """Everything on the layers that a call may leave a trace on."""
+    everything = [model, *(place.layer for place in read(model).places)]
+    kept = [{name: value for name, value in vars(layer).items() if "tracker" not in name} for layer in everything]
+    return [{k: list(v) if isinstance(v, (list, set)) else v for k, v in one.items()} for one in kept]
+
+
+def test_looking_into_a_model_leaves_no_trace():
+    model = Own()
+    model(np.zeros((3, 8), "float32"))
+    seeds = [keras.ops.convert_to_numpy(variable).tolist() for variable in model.non_trainable_variables]
+    before, losses = state_of(model), len(model.losses)
+    name = keras.ops.relu(keras.Input((2,)))._keras_history.operation.name
+    read(model)
+    after = keras.ops.relu(keras.Input((2,)))._keras_history.operation.name
+    assert int(after.rpartition("_")[2]) == int(name.rpartition("_")[2] if "_" in name else 0) + 1
+    assert [one.keys() for one in state_of(model)] == [one.keys() for one in before]
+    for one, other in zip(before, state_of(model)):
+        assert all(one[key] is other[key] or one[key] == other[key] for key in one)
+    assert len(model.losses) == losses
+    assert [keras.ops.convert_to_numpy(v).tolist() for v in model.non_trainable_variables] == seeds
 
 
 def test_layers_of_one_name_in_one_container_have_paths_of_their_own():

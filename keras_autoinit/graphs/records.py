@@ -1,0 +1,161 @@
+"""What a model looks like once it has been read: places, calls, and tensors known by number."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keras_autoinit.slots import Slots, Variable
+
+
+@dataclass(frozen=True)
+class Ref:
+    """Stands for a tensor among the arguments of a call."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A tensor's shape and dtype."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer where it stands.
+
+    Attributes:
+        layer: the layer itself.
+        path: names of its containers and its own, joined by `/`.
+        key: the path with automatic names (`dense_17`) replaced by class and ordinal, so that it
+            is the same in every session.
+        parent: the container.
+        slots: the weights it owns.
+        frozen: whether it or a container has `trainable=False`.
+    """
+
+    layer: keras.Layer
+    path: str
+    key: str
+    parent: Any
+    slots: Slots
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer or an operation that is not looked into: tensors in, tensors out.
+
+    Attributes:
+        operation: the layer or operation.
+        inputs: numbers of the tensors that it takes, in the order of its arguments.
+        outputs: numbers of the tensors that it makes.
+        args: its positional arguments, with a `Ref` for each tensor.
+        kwargs: its keyword arguments, likewise.
+        within: the composite whose `call` made this one; `None` at the model's own level.
+    """
+
+    operation: keras.Operation
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: dict[str, Any] = field(default_factory=dict, repr=False, hash=False)
+    within: Any = field(default=None, repr=False)
+
+    @property
+    def name(self) -> str:
+        """What a row calls the operation: its class in snake case."""
+        return snake_case(type(self.operation).__name__)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The variables among its arguments: weights that a custom layer hands to an operation."""
+        if isinstance(self.operation, keras.Layer):
+            return []
+        flat = keras.tree.flatten((self.args, self.kwargs))
+        return [value for value in flat if isinstance(value, Variable)]
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """A layer whose inside could not be seen.
+
+    Attributes:
+        path: where it stands.
+        reason: what happened when it was called on symbols.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A flat list of calls, and every place with weights.
+
+    Attributes:
+        places: every layer that owns weights or holds layers that do, in the order of the model.
+        calls: in an order in which they can be computed.
+        inputs: numbers of the model's input tensors.
+        outputs: numbers of the model's output tensors.
+        specs: shape and dtype of each tensor, by number; a tensor whose shape nothing tells, as in
+            a model that is not built, has none.
+        expanded: the output tensors of each layer that was looked into, by its `id`.
+        opaque: layers that hold something and could not be looked into.
+    """
+
+    places: tuple[Place, ...]
+    calls: tuple[Call, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    specs: dict[int, Spec] = field(repr=False, compare=False)
+    expanded: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    opaque: tuple[Opaque, ...] = ()
+    _readers: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list), repr=False, compare=False)
+    _makers: dict[int, Call] = field(default_factory=dict, repr=False, compare=False)
+    _calls_of: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list), repr=False, compare=False)
+    _uses: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for call in self.calls:
+            self._calls_of[id(call.operation)].append(call)
+            for tensor in dict.fromkeys(call.inputs):
+                self._readers[tensor].append(call)
+            self._makers.update(dict.fromkeys(call.outputs, call))
+            for variable in call.variables:
+                self._uses[id(variable)].append(call)
+
+    def readers(self, tensor: int) -> list[Call]:
+        """Returns the calls that take a tensor."""
+        return self._readers.get(tensor, [])
+
+    def maker(self, tensor: int) -> Call | None:
+        """Returns the call that makes a tensor; `None` for an input of the model and for a constant."""
+        return self._makers.get(tensor)
+
+    def calls_of(self, layer: keras.Layer) -> list[Call]:
+        """Returns the calls of a layer."""
+        return self._calls_of.get(id(layer), [])
+
+    def uses(self, variable: Any) -> list[Call]:
+        """Returns the operations that take a variable as an argument."""
+        return self._uses.get(id(variable), [])
+
+    def made_by(self, layer: keras.Layer) -> list[int]:
+        """Returns the tensors that a layer puts out, whether it was looked into or not."""
+        made = [tensor for call in self.calls_of(layer) for tensor in call.outputs]
+        return made or list(self.expanded.get(id(layer), ()))
+
+
+def snake_case(name: str) -> str:
+    """Returns a class name as Keras writes it into automatic layer names."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -1,0 +1,120 @@
+"""Calls layers on symbols and leaves no trace of it: no node, no name, no loss, no state."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+from keras.src.backend.common import global_state
+
+from keras_autoinit.slots import Variable
+
+# Lists and sets of a layer that a call adds to in place.
+_GROWING = ("_inbound_nodes", "_outbound_nodes", "_losses", "_loss_ids", "_metrics")
+_NAMES = "object_name_uids"
+
+
+@contextlib.contextmanager
+def untraced(layers: Iterable[keras.Layer]) -> Iterator[None]:
+    """Puts back, at its end, what calls of these layers on symbols have left on them and in Keras.
+
+    Variables are not written to meanwhile: a seed generator that a call asks for numbers, say,
+    keeps its state.
+    """
+    before = [(layer, dict(vars(layer)), _contents(layer)) for layer in layers]
+    for layer, *_ in before:
+        # Forgotten with everything else at the end. Keras takes no symbol for a loss.
+        vars(layer).update(compute_output_spec=functools.partial(_output_spec, layer), add_loss=_ignore)
+    names = global_state.get_global_attribute(_NAMES)
+    names_before = None if names is None else dict(names)
+    try:
+        with keras.StatelessScope(), _variables_before_symbols(), warnings.catch_warnings():
+            # What a layer warns of on symbols, it has warned of when it was built.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for layer, attributes, contents in before:
+            _restore(layer, attributes, contents)
+        if names is not None and names_before is not None:
+            names.clear()
+            names.update(names_before)
+
+
+def _output_spec(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Returns what a layer puts out, by its own account or, where that knows less than its `call`, by the latter."""
+    try:
+        return type(layer).compute_output_spec(layer, *args, **kwargs)
+    except TypeError:
+        return keras.Operation.compute_output_spec(layer, *args, **kwargs)
+
+
+def _ignore(*args: Any, **kwargs: Any) -> None:
+    """Does nothing."""
+
+
+@contextlib.contextmanager
+def _variables_before_symbols() -> Iterator[None]:
+    """Lets `variable * symbol` be recorded as `symbol * variable` is; Keras hands the former to the backend.
+
+    Nothing else changes for whoever computes with variables meanwhile.
+    """
+    kept = {name: getattr(Variable, name) for name in _OPERATORS}
+    for name, operation in _OPERATORS.items():
+        setattr(Variable, name, _recording(kept[name], operation))
+    try:
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(Variable, name, method)
+
+
+def _recording(method: Callable[[Any, Any], Any], operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    @functools.wraps(method)
+    def operator(variable: Any, other: Any) -> Any:
+        return (operation if isinstance(other, keras.KerasTensor) else method)(variable, other)
+
+    return operator
+
+
+_OPERATORS = {
+    "__add__": keras.ops.add,
+    "__matmul__": keras.ops.matmul,
+    "__mul__": keras.ops.multiply,
+    "__sub__": keras.ops.subtract,
+    "__truediv__": keras.ops.divide,
+}
+
+
+def forget_nodes(nodes: Iterable[Any]) -> None:
+    """Removes nodes from operations that the model does not own, such as layers that a function holds."""
+    for node in nodes:
+        for end in (node.operation._inbound_nodes, *(o._outbound_nodes for o in _operations_before(node))):
+            if node in end:
+                end.remove(node)
+
+
+def _operations_before(node: Any) -> list[Any]:
+    histories = [getattr(tensor, "_keras_history", None) for tensor in node.arguments.keras_tensors]
+    return [history.operation for history in histories if history is not None and history.operation is not None]
+
+
+def _contents(layer: Any) -> dict[str, Any]:
+    return {name: list(value) for name in _GROWING if (value := vars(layer).get(name))}
+
+
+def _restore(layer: Any, attributes: dict[str, Any], contents: dict[str, Any]) -> None:
+    """Writes past `__setattr__`, which would track what is put back as if it were new."""
+    now = vars(layer)
+    for name in now.keys() - attributes.keys():
+        del now[name]
+    now.update(attributes)
+    for name in _GROWING:
+        value, held = now.get(name), contents.get(name, ())
+        if isinstance(value, list) and len(value) != len(held):
+            value[:] = held
+        elif isinstance(value, set) and len(value) != len(held):
+            value.intersection_update(held)
