@@ -92,8 +92,9 @@ def declared_slots(layer: keras.Layer) -> Slots:
 def register_slots(kind: type) -> Callable[[Callable[[Any], Slots]], Callable[[Any], Slots]]:
     """Teaches the package which weights a custom layer owns.
 
-    When to use: for a layer whose weights have no `x_initializer` argument, or whose axes are not
-    those of a dense or convolution kernel.
+    When to use: for a layer whose weights have no `x_initializer` argument (then a slot's argument
+    is `None`), or whose axes are not those of a dense or convolution kernel. Other weights of the
+    layer have rows all the same.
 
     Args:
         kind: the layer's class; its subclasses are served too.
@@ -122,6 +123,9 @@ def _found_slot(layer: keras.Layer, name: str, variable: keras.Variable, number:
     """Returns the slot of a weight that was found on the layer: one of so many."""
     argument, rank = _argument_of(layer, name, number), len(variable.shape)
     role = role_by_name(name)
+    if role == "embeddings" and argument is None:
+        # A patch embedding, say, is a kernel, and nothing here tells the two apart.
+        role = None
     if role in ("embeddings", "positions", "token"):
         return Slot(role, name, argument, _looked_up(rank), activated=False)
     if role is not None:

@@ -37,19 +37,23 @@ def is_learned(layer: keras.Layer, variable: keras.Variable) -> bool:
 def role_by_name(name: str) -> str | None:
     """Returns the role that a weight's name says: the words by which layers call such weights."""
     words = re.findall(r"[a-z]+", name.lower())
+    last = words[-1] if words else ""
     if words[:1] == ["lora"]:
         return "adapter"
     if {"bias", "beta"} & {*words}:
         return "bias"
-    if words[-1:] in (["gamma"], ["scale"]):
+    if last in ("gamma", "scale"):
         return "scale"
-    if {"proj", "projection", "kernel", "kernels", "dense"} & {*words}:
-        return None
-    if {"pos", "position", "positions", "positional"} & {*words} and not {"rel", "relative"} & {*words}:
+    if last in _TABLE_NAMES and _POSITION_NAMES & {*words} and not {"rel", "relative"} & {*words}:
         return "positions"
-    if {"embedding", "embeddings"} & {*words}:
+    if last in ("embedding", "embeddings"):
         return "embeddings"
-    return "token" if {"token", "tokens", "cls"} & {*words} else None
+    return "token" if last in ("token", "tokens", "cls") else None
+
+
+_POSITION_NAMES = frozenset({"pos", "position", "positions", "positional"})
+# Not `pos_proj`, which is a kernel.
+_TABLE_NAMES = _POSITION_NAMES | {"embed", "embedding", "embeddings", "encoding", "encodings", "table"}
 
 
 def values_of(variable: keras.Variable) -> np.ndarray:

@@ -321,6 +321,24 @@ def test_a_weight_that_is_frozen_by_itself_is_left_alone():
     assert row_of(model).reason == "Frozen: the weight has trainable=False."
 
 
+class Gate(layers.Wrapper):
+    """A wrapper of one's own, with a weight of its own."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.gate = self.add_weight(shape=(shape[-1], 1))
+
+    def call(self, inputs):
+        return self.layer(inputs) * keras.ops.sigmoid(inputs @ self.gate)
+
+
+def test_a_wrapper_of_ones_own_has_rows_for_what_it_wraps_and_what_it_owns():
+    model = keras.Sequential([keras.Input((8,)), Gate(layers.Dense(4, name="inner"), name="gated"), layers.ReLU()])
+    plan = AutoInit().plan(model)
+    assert {row.path: row.changed for row in plan} == {"gated/gate": False, "gated/inner/kernel": True}
+    assert plan["gated/inner/kernel"].feeds == "relu"
+
+
 class Borrowing(layers.Layer):
     """Computes with another layer's weight."""
 
@@ -354,27 +372,33 @@ def test_a_slot_that_was_found_on_the_graph_is_decided(role):
     assert "keeps no initializer" in row.reason
 
 
+reversible = pytest.mark.skipif(
+    not hasattr(layers, "ReversibleEmbedding"), reason="an older Keras has no ReversibleEmbedding"
+)
+
+
 def tables(**options):
-    if not hasattr(layers, "ReversibleEmbedding"):
-        pytest.skip(f"Keras {keras.version()} has no ReversibleEmbedding.")
     words = keras.Input((6,), dtype="int32")
     table = layers.ReversibleEmbedding(30, 16, name="table", **options)
     x = layers.Add()([table(words), layers.Embedding(2, 16, name="segments")(words)])
     return keras.Model(words, table(x, reverse=True))
 
 
+@reversible
 def test_a_table_that_is_tied_to_the_output_is_drawn_for_the_output():
     plan = AutoInit(seed=1).plan(tables())
     assert (plan["table/embeddings"].role, plan["table/embeddings"].fan_in) == ("tied", 16)
     assert plan["table/embeddings"].reason.startswith("Tied: the output")
 
 
+@reversible
 def test_what_is_added_to_a_tied_table_is_of_its_size():
     plan = AutoInit(seed=1).plan(tables())
     assert (plan["segments/embeddings"].role, plan["segments/embeddings"].fan_in) == ("embeddings", 16)
     assert plan["segments/embeddings"].reason.startswith("Added to a table that is tied")
 
 
+@reversible
 def test_an_untied_table_has_two_rows_and_an_initializer_for_neither():
     plan = AutoInit(seed=1).plan(tables(tie_weights=False))
     forth, back = plan["table/embeddings"], plan["table/reverse_embeddings"]
@@ -384,8 +408,8 @@ def test_an_untied_table_has_two_rows_and_an_initializer_for_neither():
     assert plan["segments/embeddings"].fan_in == 1
 
 
+@reversible
 def test_an_untied_table_that_is_not_built_is_kept():
-    tables()
     plan = AutoInit().plan(keras.Sequential([layers.ReversibleEmbedding(30, 16, tie_weights=False)]))
     assert not plan.changes
     assert all(row.reason.startswith("Not built") for row in plan)

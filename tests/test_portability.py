@@ -262,7 +262,7 @@ def test_every_initializer_of_a_whole_model_is_stock():
 def test_stored_numbers_are_plain():
     # A gain's name or an array would not survive a file that only stock Keras reads.
     plan = AutoInit(portable=True).plan(everything())
-    found = [value for row in plan for value in row.stored.config.values()]
+    found = [value for row in plan.changes for value in row.stored.config.values()]
     assert found
     assert {type(value) for value in found} <= {float, int, str, list, type(None)}
     assert not any("gelu" in str(value) for value in found)

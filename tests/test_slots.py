@@ -154,6 +154,7 @@ class Bare(layers.Layer):
         self.position_embeddings = self.add_weight(shape=(1, 6, 4), initializer="random_normal")
         self.cls_token = self.add_weight(shape=(1, 1, 4), initializer="zeros")
         self.gamma = self.add_weight(shape=(2, 4), initializer="ones")
+        self.patch_embedding = self.add_weight(shape=(12, 4))
         self.unlearned = self.add_weight(shape=(4, 4), trainable=False)
         self.flat = self.add_weight(shape=(4,))
 
@@ -173,6 +174,7 @@ def test_weights_by_bare_add_weight_have_slots():
         ("positions", "position_embeddings", None),
         ("token", "cls_token", None),
         ("scale", "gamma", None),
+        ("unknown", "patch_embedding", None),
     ]
 
 
@@ -223,6 +225,13 @@ def test_what_is_no_kernel_is_said_to_be_kept(make, shape, expected):
     layer.build(shape)
     assert sorted(slot.role for slot in slots_of(layer)) == expected
     assert {"bias", "scale", "slope"} <= set(KEPT)
+
+
+@pytest.mark.skipif(not hasattr(layers, "STFTSpectrogram"), reason="an older Keras has no spectrograms")
+def test_a_learned_fourier_transform_starts_as_one():
+    layer = layers.STFTSpectrogram(frame_length=16, frame_step=8)
+    layer.build((None, 64, 1))
+    assert [slot.role for slot in slots_of(layer)] == ["fourier", "fourier"]
 
 
 @pytest.mark.parametrize("make", [lambda: layers.Attention(use_scale=True), lambda: layers.AdditiveAttention()])
@@ -324,7 +333,10 @@ def test_a_lora_kernel_is_no_plain_variable_and_its_factors_are_named(kind):
 def test_a_quantized_kernel_is_no_plain_variable(kind, mode):
     layer = ADAPTED[kind]()
     layer.build((None, 4))
-    layer.quantize(mode)
+    try:
+        layer.quantize(mode)
+    except ValueError:
+        pytest.skip(f"Keras {keras.version()} does not know {mode}.")
     (slot,) = slots_of(layer)
     assert slot.variable(layer) is None
 
@@ -346,6 +358,8 @@ PREPROCESSING = {
 @pytest.mark.parametrize("name", PREPROCESSING)
 def test_preprocessing_layers_have_nothing_to_do(name, built):
     make, shape = PREPROCESSING[name]
+    if not built and name == "discretization" and layers.Discretization.build is not layers.Layer.build:
+        pytest.skip(f"In Keras {keras.version()} it looks as if it made weights, and a note says so.")
     model = keras.Sequential([*([keras.Input(shape)] if built else []), make()])
     plan = AutoInit().plan(model)
     assert (len(plan), plan.notes) == (0, ())

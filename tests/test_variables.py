@@ -119,6 +119,8 @@ def test_a_frozen_layer_has_learned_weights_still():
         ("rel_embeddings", "embeddings"),
         ("token_embeddings", "embeddings"),
         ("cls_token", "token"),
+        ("token_mix", None),
+        ("position_mixing", None),
         ("register_tokens", "token"),
         ("beta", "bias"),
         ("gate_up_proj_bias", "bias"),
