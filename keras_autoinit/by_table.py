@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,10 +15,11 @@ from keras_autoinit.activations import Activation, activation
 from keras_autoinit.compositions import composed_activation, composition_at
 from keras_autoinit.draws import derived_seed
 from keras_autoinit.errors import ActivationError
+from keras_autoinit.fans import Axes
 from keras_autoinit.graphs import ATTENTION, Graph, Place, activation_of, passes
 from keras_autoinit.plans import Decision
 from keras_autoinit.recipes import Recipe
-from keras_autoinit.recommendations import ACTIVATIONS, ROLES, UNKNOWN, Recommendation
+from keras_autoinit.recommendations import ACTIVATIONS, KEPT, ROLES, UNKNOWN, Recommendation
 from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
 from keras_autoinit.slots import Slot
@@ -26,7 +28,9 @@ from keras_autoinit.slots import Slot
 # feeds: room for a normalization and the activation itself on a branch beside a projection.
 LOOK_AHEAD = 2
 
-_ATTENTION_ROLES = {"query": "query", "key": "key", "value": "value", "attention_output": "output"}
+_ATTENTION_ROLES = {"query": "query", "key": "key", "value": "value", "gate": "gate", "attention_output": "output"}
+_TABLES = ("embeddings", "positions", "token")
+_NOT_STORED = "The layer keeps no initializer for it alone: a copy of the layer draws it as the layer does."
 _LINEAR = activation(None)
 
 
@@ -75,23 +79,34 @@ class Table:
 
     def decide(self, graph: Graph, selection: Selection) -> tuple[Decision, ...]:
         """Returns one decision per weight; looks, runs and changes nothing."""
-        return tuple(self._decision(graph, place, slot, selection) for place in graph.places for slot in place.slots)
+        shared = _shared(graph)
+        return tuple(
+            self._decision(graph, place, slot, shared.get(f"{place.path}/{slot.weight}"), selection)
+            for place in graph.places
+            for slot in place.slots
+        )
 
-    def _decision(self, graph: Graph, place: Place, slot: Slot, selection: Selection) -> Decision:
-        role, feeds = role_of(place, slot), feeds_of(graph, place, slot)
-        old, keep = Recipe.of(slot.initializer(place.layer)), reason_to_keep(place, slot, selection)
-        new, reason = (old, keep) if keep else self._recommend(place, slot, role, feeds)
+    def _decision(self, graph: Graph, place: Place, slot: Slot, main: str | None, selection: Selection) -> Decision:
+        role, feeds, slot = role_of(place, slot), feeds_of(graph, place, slot), _beside_tied(graph, place, slot)
+        old, keep = slot.recipe(place.layer), reason_to_keep(place, slot, selection)
+        if main is not None and keep is None:
+            keep = f"Shared: the row of {main!r} decides."
+        new, reason = (old, keep) if keep else self._recommend(place, slot, role, feeds, old)
+        if new != old and not slot.stores:
+            reason = f"{reason} {_NOT_STORED}"
         variable = slot.variable(place.layer)
         shape = None if variable is None else tuple(variable.shape)
         fan_in, fan_out = (None, None) if shape is None or slot.axes is None else slot.axes.fans(shape)
         return Decision(f"{place.path}/{slot.weight}", role, shape, fan_in, fan_out, str(feeds), old, new, reason)
 
-    def _recommend(self, place: Place, slot: Slot, role: str, feeds: Feeds) -> tuple[Recipe, str]:
+    def _recommend(self, place: Place, slot: Slot, role: str, feeds: Feeds, old: Recipe) -> tuple[Recipe, str]:
         """Returns what the weight should be drawn from, and why."""
         for key, recipe in self.overrides:
             if _selects(key, place, role, feeds):
                 own = _with_own_seed(recipe, f"{place.key}/{slot.weight}")
                 return with_axes(own, slot.axes), "Chosen by the user's table."
+        if role in KEPT:
+            return old, KEPT[role]
         row = _row(slot, role, feeds)
         try:
             gain = _gain(row, feeds.activation)
@@ -102,9 +117,43 @@ class Table:
         return with_axes(Recipe(f"autoinit>{row.scheme}", gain), slot.axes), reason
 
 
+def _shared(graph: Graph) -> dict[str, str]:
+    """Returns the weights whose variable is another weight's too, each with the path of that one.
+
+    The first decides; one whose layer keeps an initializer for it comes before those without.
+    """
+    paths: dict[int, list[tuple[bool, str]]] = defaultdict(list)
+    for place in graph.places:
+        for slot in place.slots:
+            variable = slot.variable(place.layer)
+            if variable is not None:
+                paths[id(variable)].append((not slot.stores, f"{place.path}/{slot.weight}"))
+    groups = [sorted(group, key=lambda entry: entry[0]) for group in paths.values() if len(group) > 1]
+    return {path: group[0][1] for group in groups for _, path in group[1:]}
+
+
+def _beside_tied(graph: Graph, place: Place, slot: Slot) -> Slot:
+    """Returns the slot of a table as it is where it is added to one that is tied to the output.
+
+    They stand side by side and have one width. Then this one is of the size of the other.
+    """
+    if slot.role not in _TABLES or slot.axes is None:
+        return slot
+    beside = [other for other in graph.places if other.parent is place.parent]
+    tied = [each.variable(other.layer) for other in beside for each in other.slots if each.role == "tied"]
+    if not any(_of_one_width(slot.variable(place.layer), table) for table in tied):
+        return slot
+    return dataclasses.replace(slot, role="beside_tied", axes=Axes(slot.axes.outputs, (0,)))
+
+
+def _of_one_width(one: Any, other: Any) -> bool:
+    """Whether two tables have rows of one length, as far as they are built."""
+    return one is None or other is None or one.shape[-1] == other.shape[-1]
+
+
 def role_of(place: Place, slot: Slot) -> str:
     """Returns the weight's role; the layers inside an attention layer have theirs by their names."""
-    if isinstance(place.parent, ATTENTION):
+    if isinstance(place.parent, ATTENTION) and slot.role == "kernel":
         return _ATTENTION_ROLES.get(place.layer.name, slot.role)
     return slot.role
 
@@ -113,8 +162,13 @@ def reason_to_keep(place: Place, slot: Slot, selection: Selection) -> str | None
     """Returns why a weight is to stay as it is, or `None` if it may be drawn anew."""
     if place.frozen:
         return "Frozen: the layer, or a model around it, has trainable=False."
-    if place.layer.built and slot.variable(place.layer) is None:
+    variable = slot.variable(place.layer)
+    if place.layer.built and variable is None:
         return "Holds no plain variable: it is quantized, or adapted by LoRA."
+    if variable is not None and not variable.trainable:
+        return "Frozen: the weight has trainable=False."
+    if variable is None and not slot.stores:
+        return "Not built, and its layer keeps no initializer for it alone: build the model first."
     return selection.reason_to_keep(place)
 
 
@@ -169,6 +223,8 @@ def _downstream(graph: Graph, tensor: int) -> Feeds:
 
 def _row(slot: Slot, role: str, feeds: Feeds) -> Recommendation:
     """Returns the table's row: by role where the layer says no more, else by activation."""
+    if slot.role == "beside_tied":
+        return ROLES[slot.role]
     if role in ROLES and (not slot.activated or role != slot.role):
         return ROLES[role]
     return ACTIVATIONS.get(feeds.activation.name, UNKNOWN) if feeds.activation.known else UNKNOWN
@@ -206,12 +262,12 @@ def _with_own_seed(recipe: Recipe, key: str) -> Recipe:
 
 def _checked_key(key: Any) -> Any:
     if isinstance(key, str):
-        if key in ROLES or key in ("kernel", "pointwise"):
+        if key in ROLES or key in KEPT or key in ("kernel", "pointwise"):
             return key
         return activation(key).name
     if callable(key):
         return key
     raise ActivationError(
         "Expected the keys of a table to be names of activations, callables, layer classes or roles "
-        f"({', '.join(sorted(ROLES))}). Received: {key!r}."
+        f"({', '.join(sorted({**ROLES, **KEPT}))}). Received: {key!r}."
     )

@@ -30,13 +30,16 @@ class Recommendation:
 GLOROT = "Glorot and Bengio 2010"
 HE = "He et al. 2015, arXiv 1502.01852"
 LECUN = "LeCun et al. 1998"
+PRESS = "Press and Wolf 2017, arXiv 1608.05859"
 SAXE = "Saxe et al. 2014, arXiv 1312.6120"
+VASWANI = "Vaswani et al. 2017, arXiv 1706.03762"
 MEASURED = "Gaussian integral; Hayou et al. 2019, arXiv 1902.06853"
 
 _ODD = "Odd with unit slope at zero: Xavier keeps it in its linear range, forward and backward."
 _SQUASHING = "Nearly linear around zero: Xavier keeps it from saturating."
 _SOFTMAX = "Logits of moderate size: Xavier keeps signal and gradient."
 _OWN = "The activation's own gain restores a unit second moment."
+_PROJECTION = "Projection of an attention layer."
 _SHRINKING = "Suppresses small values: its own gain makes up for them."
 
 ACTIVATIONS: dict[str, Recommendation] = {
@@ -99,16 +102,45 @@ ROLES: dict[str, Recommendation] = {
     "embeddings": Recommendation(
         "lecun_normal", "none", "A look-up sums nothing: unit variance gives the next layer a unit signal.", LECUN
     ),
-    "query": Recommendation(
-        "xavier_normal", "none", "Projection of an attention layer.", "Vaswani et al. 2017, arXiv 1706.03762"
+    "factor": Recommendation(
+        "lecun_normal", "none", "Handed on to another kernel of its layer: the signal keeps its size.", LECUN
     ),
-    "key": Recommendation(
-        "xavier_normal", "none", "Projection of an attention layer.", "Vaswani et al. 2017, arXiv 1706.03762"
+    "positions": Recommendation("lecun_normal", "none", "Added to the tokens, so of their size.", VASWANI),
+    "token": Recommendation(
+        "lecun_normal",
+        "none",
+        "Stands among the tokens, so of their size.",
+        "Dosovitskiy et al. 2021, arXiv 2010.11929",
     ),
-    "value": Recommendation(
-        "xavier_normal", "none", "Projection of an attention layer.", "Vaswani et al. 2017, arXiv 1706.03762"
+    "tied": Recommendation(
+        "lecun_normal", "none", "Tied: the output, which sums over its width, decides, and keeps logits small.", PRESS
     ),
-    "output": Recommendation(
-        "xavier_normal", "none", "Projection of an attention layer.", "Vaswani et al. 2017, arXiv 1706.03762"
+    "beside_tied": Recommendation(
+        "lecun_normal", "none", "Added to a table that is tied to the output, so of its size.", PRESS
+    ),
+    "reverse": Recommendation("xavier_normal", "none", _SOFTMAX, GLOROT),
+    "query": Recommendation("xavier_normal", "none", _PROJECTION, VASWANI),
+    "key": Recommendation("xavier_normal", "none", _PROJECTION, VASWANI),
+    "value": Recommendation("xavier_normal", "none", _PROJECTION, VASWANI),
+    "output": Recommendation("xavier_normal", "none", _PROJECTION, VASWANI),
+    "gate": Recommendation(
+        "xavier_normal",
+        "none",
+        "Gate of an attention layer: a sigmoid, nearly linear around zero.",
+        "Qiu et al. 2025, arXiv 2505.06708",
+    ),
+}
+
+# Roles of weights that keep what their layer gives them, whatever they feed, and why.
+KEPT: dict[str, str] = {
+    "bias": "A bias of several axes: starts from what its layer says, as every bias does.",
+    "scale": "A scale: starts from a constant, and a random one would bend the signal.",
+    "slope": "A slope, one for each unit: starts from a constant, and is no kernel.",
+    "constant": "Starts from a constant, as its layer says: a random start would undo what that is for.",
+    "adapter": "Part of a LoRA adapter, whose product must start at zero.",
+    "fourier": "Starts as a Fourier transform.",
+    "unknown": (
+        "Drawn by the layer itself, which keeps no initializer for it, and not known for what: "
+        "tell with `keras_autoinit.register_slots`."
     ),
 }

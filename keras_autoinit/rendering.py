@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from keras_autoinit.plans import COLUMNS, Plan, plain_table
-from keras_autoinit.recommendations import ACTIVATIONS, ROLES, Recommendation
+from keras_autoinit.recommendations import ACTIVATIONS, KEPT, ROLES, Recommendation
 from keras_autoinit.schemes import REGISTRY
 
 _GAINS = {"none": "", "own": "own gain", "slope": "slope in the gain"}
@@ -35,8 +35,9 @@ RECOMMENDATION_COLUMNS = ("activation or role", "scheme", "gain", "reason", "sou
 
 
 def recommendation_rows() -> list[tuple[str, ...]]:
-    """Returns the recommendation table, activations first, as the README shows it."""
-    return [_recommendation(name, row) for table in (ACTIVATIONS, ROLES) for name, row in table.items()]
+    """Returns the recommendation table, activations first, then roles, as the README shows it."""
+    decided = [_recommendation(name, row) for table in (ACTIVATIONS, ROLES) for name, row in table.items()]
+    return [*decided, *((role, "kept", "", reason, "") for role, reason in KEPT.items())]
 
 
 def _recommendation(name: str, row: Recommendation) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,10 +30,6 @@ class Target:
     row: Decision
     place: Place
     slot: Slot
-
-
-# Query, key, value and output.
-PROJECTIONS = 4
 
 
 class Undo:
@@ -94,7 +90,7 @@ def rewrite(
     with Undo() as undo:
         for target, initializer, values in drawn_ahead(targets, plan.seed):
             _rewrite_one(target, initializer, values, plan.seed, undo)
-        _keep_in_step(targets, undo)
+        _keep_in_step(targets, places, undo)
         if signs:
             _start_afresh(model, judged, undo)
 
@@ -111,9 +107,13 @@ def refuse(model: keras.Model, signs: tuple[str, ...]) -> None:
 
 def match(plan: Plan, places: Iterable[Place]) -> list[Target]:
     """Finds the weight of every row that changes one, or raises `PlanError` on the first misfit."""
+    places = tuple(places)
     slots = {f"{place.path}/{slot.weight}": (place, slot) for place in places for slot in place.slots}
+    unbuilt = {place.path for place in places if not place.layer.built}
     for row in plan:
-        _check(row, slots)
+        # What a layer holds beside the weights of its class is known when it is built.
+        if row.changed or row.path in slots or row.path.rpartition("/")[0] not in unbuilt:
+            _check(row, slots)
     return [Target(row, *slots[row.path]) for row in plan.changes]
 
 
@@ -125,6 +125,11 @@ def _check(row: Decision, slots: dict[str, tuple[Place, Slot]]) -> None:
         )
     place, slot = slots[row.path]
     variable = slot.variable(place.layer)
+    if variable is None and row.changed and not slot.stores:
+        raise PlanError(
+            f"Expected {row.path!r} to be built, because its layer keeps no initializer for it alone. Received a plan "
+            "that draws it anew. Build the model first."
+        )
     if variable is not None and row.shape is not None and tuple(variable.shape) != row.shape:
         raise PlanError(
             f"Expected the plan to fit the model. Received a plan in which {row.path!r} has the shape {row.shape}, but "
@@ -168,20 +173,22 @@ def _rewrite_one(target: Target, initializer: keras.Initializer, values: Any, pl
         if values is None:
             values = initializer(tuple(variable.shape), dtype=variable.dtype)
         undo.variable(variable, keras.ops.convert_to_tensor(values, dtype=variable.dtype))
-    stored = initializer if row.stored is None else make(row.stored, _seed(target, plan_seed))
-    undo.argument(layer, slot.argument, stored)
+    if slot.argument is not None and slot.stores:
+        stored = initializer if row.stored is None else make(row.stored, _seed(target, plan_seed))
+        undo.argument(layer, slot.argument, stored)
 
 
-def _keep_in_step(targets: list[Target], undo: Undo) -> None:
-    """Lets an attention layer's configuration tell what its projections have, where they have one."""
+def _keep_in_step(targets: list[Target], places: Iterable[Place], undo: Undo) -> None:
+    """Lets an attention layer's configuration tell what its projections have, where all have one."""
     by_layer: dict[int, list[Target]] = defaultdict(list)
     for target in targets:
-        if shared_argument(target.place) is not None:
+        if shared_argument(target.place) is not None and target.slot.weight == "kernel":
             by_layer[id(target.place.parent)].append(target)
-    for group in by_layer.values():
+    projections = Counter(id(place.parent) for place in places if any(slot.weight == "kernel" for slot in place.slots))
+    for parent, group in by_layer.items():
         recipes = {_without_axes(target.row.stored or target.row.new) for target in group}
         name = shared_argument(group[0].place)
-        if name is not None and len(recipes) == 1 and len(group) == PROJECTIONS:
+        if name is not None and len(recipes) == 1 and len(group) == projections[parent]:
             undo.argument(group[0].place.parent, name, unseeded(make(recipes.pop(), seed=0)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,9 +13,8 @@ import keras
 
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.fans import Axes, default_axes
-
-# Before Keras 3.8 the exported class is a subclass of the one that layers make.
-Variable: Any = keras.Variable.__mro__[1] if keras.Variable.__module__.endswith("exports") else keras.Variable
+from keras_autoinit.recipes import Recipe, measured
+from keras_autoinit.variables import Variable, is_learned, own_variables, role_by_name, values_of
 
 
 @dataclass(frozen=True)
@@ -23,56 +23,78 @@ class Slot:
 
     Attributes:
         role: `kernel`, `recurrent`, `depthwise`, `pointwise`, `embeddings`, ...
-        weight: the layer's attribute that holds the variable.
-        argument: the layer's attribute that holds its initializer.
-        axes: which axes are inputs and which outputs; `None` while only the shape could tell.
+        weight: where the layer holds the variable: an attribute, or an entry of one (`experts.0`).
+        argument: the layer's attribute that holds its initializer; `None` where none does.
+        axes: which axes are inputs and which outputs; `None` where nobody can tell.
         activation: what the layer itself does to what this weight makes; `None` for nothing.
         activated: whether `activation` is known to be all that follows inside the layer. It is
             not for the first of two kernels, nor for a gate.
+        shared: whether other weights are drawn from the same argument, which is then left as it is.
     """
 
     role: str
     weight: str
-    argument: str
+    argument: str | None
     axes: Axes | None
     activation: Any = None
     activated: bool = True
+    shared: bool = False
+
+    @property
+    def stores(self) -> bool:
+        """Whether the layer keeps an initializer for this weight alone, from which a copy is drawn."""
+        return self.argument is not None and not self.shared
 
     def variable(self, layer: keras.Layer) -> keras.Variable | None:
-        """Returns the variable, or `None` while there is none of its own."""
-        value = getattr(layer, self.weight, None) if layer.built else None
-        return value if isinstance(value, Variable) else None
+        """Returns the variable, or `None` while there is none of its own, and none of floating point."""
+        value = getattr(layer, self.weight, None)
+        if not isinstance(value, Variable):
+            value = own_variables(layer).get(self.weight)
+        return value if value is not None and "float" in str(value.dtype) else None
 
     def initializer(self, layer: keras.Layer) -> Any:
-        """Returns what the layer's argument holds."""
-        return getattr(layer, self.argument)
+        """Returns what the layer's argument holds, or `None` where it has none."""
+        return None if self.argument is None else getattr(layer, self.argument)
+
+    def recipe(self, layer: keras.Layer) -> Recipe:
+        """Returns what the weight is drawn from now, as far as can be told."""
+        if self.argument is not None:
+            return Recipe.of(self.initializer(layer))
+        variable = self.variable(layer)
+        return Recipe("unknown") if variable is None else measured(values_of(variable))
 
 
 Slots = tuple[Slot, ...]
 
 
-@functools.singledispatch
 def slots_of(layer: keras.Layer) -> Slots:
     """Returns the weights of a layer, but not of the layers inside it.
 
-    A layer that nobody registered is not guessed at: each of its attributes `x_initializer` whose
-    variable `x` exists is a slot, with the axes that Keras assumes for a kernel of its rank.
+    Those that its class declares (see `register_slots`), and every other weight of two dimensions
+    or more that the layer trains: none is left out, though of some nothing is known but their values.
     """
-    names = [name.removesuffix("_initializer") for name in sorted(vars(layer)) if name.endswith("_initializer")]
-    # `recurrent_initializer`, say, belongs to `recurrent_kernel`.
-    found = [(name, each) for name in names if name[0] != "_" for each in (name, f"{name}_kernel")]
-    return tuple(
-        Slot(name, weight, f"{name}_initializer", default_axes(len(value.shape)), getattr(layer, "activation", None))
-        for name, weight in found
-        if isinstance(value := getattr(layer, weight, None), Variable) and len(value.shape) >= 2
-    )
+    declared = declared_slots(layer)
+    taken = {name for slot in declared for name in (slot.weight, f"_{slot.weight}")}
+    others = {
+        name: variable
+        for name, variable in own_variables(layer).items()
+        if name not in taken and len(variable.shape) >= 2 and is_learned(layer, variable)
+    }
+    return (*declared, *(_found_slot(layer, name, variable, len(others)) for name, variable in others.items()))
+
+
+@functools.singledispatch
+def declared_slots(layer: keras.Layer) -> Slots:
+    """Returns the weights that a layer's class is known to own."""
+    return ()
 
 
 def register_slots(kind: type) -> Callable[[Callable[[Any], Slots]], Callable[[Any], Slots]]:
     """Teaches the package which weights a custom layer owns.
 
-    When to use: for a layer whose weights have no `x_initializer` argument, or whose axes are not
-    those of a dense or convolution kernel.
+    When to use: for a layer whose weights have no `x_initializer` argument (then a slot's argument
+    is `None`), or whose axes are not those of a dense or convolution kernel. Other weights of the
+    layer have rows all the same.
 
     Args:
         kind: the layer's class; its subclasses are served too.
@@ -91,7 +113,58 @@ def register_slots(kind: type) -> Callable[[Callable[[Any], Slots]], Callable[[A
         >>> slots_of(LowRank())[0].weight
         'down'
     """
-    return slots_of.register(kind)
+    return declared_slots.register(kind)
+
+
+# --- Weights that no class declares ---
+
+
+def _found_slot(layer: keras.Layer, name: str, variable: keras.Variable, number: int) -> Slot:
+    """Returns the slot of a weight that was found on the layer: one of so many."""
+    argument, rank = _argument_of(layer, name, number), len(variable.shape)
+    role = role_by_name(name)
+    if role == "embeddings" and argument is None:
+        # A patch embedding, say, is a kernel, and nothing here tells the two apart.
+        role = None
+    if role in ("embeddings", "positions", "token"):
+        return Slot(role, name, argument, _looked_up(rank), activated=False)
+    if role is not None:
+        return Slot(role, name, argument, None)
+    if argument is None:
+        return Slot("unknown", name, None, None)
+    if Recipe.of(getattr(layer, argument)).name.rpartition(">")[2].lower() in ("zeros", "ones", "constant"):
+        return Slot("constant", name, argument, None)
+    return _kernel_slot(layer, name, argument, rank)
+
+
+def _kernel_slot(layer: Any, name: str, argument: str, rank: int) -> Slot:
+    """Returns the slot of a weight that has an argument of its own, and so the axes that Keras assumes."""
+    stem = argument.removesuffix("_initializer")
+    role = "kernel" if argument == "initializer" else stem
+    axes, recurrent = default_axes(rank), getattr(layer, "recurrent_kernel", None)
+    if not isinstance(recurrent, Variable) or name not in ("kernel", "recurrent_kernel"):
+        return Slot(role, name, argument, axes, getattr(layer, "activation", None))
+    # A recurrent kernel turns a state into gates of its size; what is no multiple of it has one.
+    gates, rest = divmod(recurrent.shape[-1], recurrent.shape[-2])
+    blocks = Axes(axes.inputs, axes.outputs, blocks=gates if rest == 0 else 1)
+    return Slot("input" if name == "kernel" else "recurrent", name, argument, blocks, activated=False)
+
+
+def _argument_of(layer: keras.Layer, name: str, number: int) -> str | None:
+    """Returns the argument that a weight is named like, or the only argument of the only weight."""
+    stem = name.lstrip("_")
+    # `recurrent_initializer`, say, belongs to `recurrent_kernel`.
+    candidates = [f"{stem}_initializer", f"{stem.removesuffix('_kernel')}_initializer"]
+    candidates += ["initializer"] if number == 1 else []
+    return next((each for each in candidates if vars(layer).get(each) is not None), None)
+
+
+def _looked_up(rank: int) -> Axes:
+    """Returns the axes of a table whose rows are looked up: that sums nothing, so its fan-in is one."""
+    return Axes((), (rank - 1,))
+
+
+# --- Keras's own layers ---
 
 
 @register_slots(keras.layers.Dense)
@@ -141,8 +214,32 @@ def _separable_convolution(layer: Any) -> Slots:
 
 @register_slots(keras.layers.Embedding)
 def _embedding(layer: keras.layers.Embedding) -> Slots:
-    # A look-up sums nothing, so its fan-in is one.
-    return (Slot("embeddings", "embeddings", "embeddings_initializer", Axes((), (1,)), activated=False),)
+    # Reversible embeddings, those of Keras and those of Keras Hub, say whether one table serves input and output.
+    ties = getattr(layer, "tie_weights", None)
+    if ties is None:
+        return (Slot("embeddings", "embeddings", "embeddings_initializer", _looked_up(2), activated=False),)
+    if ties:
+        return (Slot("tied", "embeddings", "embeddings_initializer", Axes((1,), (0,)), activated=False),)
+    names = (("embeddings", "embeddings", _looked_up(2)), ("reverse", "reverse_embeddings", Axes((0,), (1,))))
+    return tuple(
+        Slot(role, weight, "embeddings_initializer", axes, activated=False, shared=True) for role, weight, axes in names
+    )
+
+
+@register_slots(keras.layers.PReLU)
+def _prelu(layer: keras.layers.PReLU) -> Slots:
+    # Of one dimension where there is one slope a unit, and then like a bias.
+    alpha = getattr(layer, "alpha", None)
+    return (Slot("slope", "alpha", "alpha_initializer", None),) if alpha is not None and len(alpha.shape) >= 2 else ()
+
+
+if hasattr(keras.layers, "STFTSpectrogram"):
+
+    @register_slots(keras.layers.STFTSpectrogram)
+    def _spectrogram(layer: Any) -> Slots:
+        kernels = {name: getattr(layer, name, None) for name in ("real_kernel", "imag_kernel")}
+        learned = [name for name, each in kernels.items() if each is not None and is_learned(layer, each)]
+        return tuple(Slot("fourier", name, None, None) for name in learned)
 
 
 @register_slots(keras.layers.SimpleRNNCell)
@@ -154,6 +251,17 @@ def _recurrent_cell(layer: Any) -> Slots:
     return (
         Slot("input", "kernel", "kernel_initializer", axes, layer.activation, activated=False),
         Slot("recurrent", "recurrent_kernel", "recurrent_initializer", axes, layer.activation, activated=False),
+    )
+
+
+@register_slots(sys.modules[keras.layers.ConvLSTM2D.__mro__[1].__module__].ConvLSTMCell)
+def _convolutional_recurrent_cell(layer: Any) -> Slots:
+    # Keras exports the layers of this cell but not the cell.
+    axes = default_axes(layer.rank + 2)
+    gates = Axes(axes.inputs, axes.outputs, blocks=_GATES[keras.layers.LSTMCell])
+    return (
+        Slot("input", "kernel", "kernel_initializer", gates, layer.activation, activated=False),
+        Slot("recurrent", "recurrent_kernel", "recurrent_initializer", gates, layer.activation, activated=False),
     )
 
 

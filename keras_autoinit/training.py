@@ -11,7 +11,7 @@ import numpy as np
 from keras_autoinit.graphs import Place
 from keras_autoinit.schemes import Constant, Ones, Zeros
 from keras_autoinit.selection import Selection
-from keras_autoinit.slots import Variable
+from keras_autoinit.variables import Variable
 
 _ZEROS = (keras.initializers.Zeros, Zeros)
 _ONES = (keras.initializers.Ones, Ones)

@@ -11,6 +11,8 @@ import numpy as np
 from keras import layers
 
 from keras_autoinit.graphs import read
+from keras_autoinit.recommendations import KEPT
+from keras_autoinit.slots import Slot
 
 
 def picture() -> keras.Sequential:
@@ -117,17 +119,37 @@ KINDS = {
         (5, 64),
         {"kernel": (64, 48), "recurrent_kernel": (48, 48)},
     ),
+    "time_distributed": Kind(
+        lambda: layers.TimeDistributed(layers.Conv2D(24, 3, name="inner")), (2, 5, 5, 16), {"kernel": (144, 216)}
+    ),
+    "spectral": Kind(
+        lambda: layers.SpectralNormalization(layers.Dense(96, name="inner")), (128,), {"kernel": (128, 96)}
+    ),
+    "conv_lstm_1d": Kind(
+        lambda: layers.ConvLSTM1D(24, 3), (2, 8, 16), {"kernel": (48, 72), "recurrent_kernel": (72, 72)}
+    ),
+    "conv_lstm_2d": Kind(
+        lambda: layers.ConvLSTM2D(12, 3), (2, 5, 5, 16), {"kernel": (144, 108), "recurrent_kernel": (108, 108)}
+    ),
+    "conv_lstm_3d": Kind(
+        lambda: layers.ConvLSTM3D(8, 2), (2, 3, 3, 3, 16), {"kernel": (128, 64), "recurrent_kernel": (64, 64)}
+    ),
 }
 
 
 def weights(model: keras.Model) -> dict[str, keras.Variable]:
-    """Every weight that a plan has a row for, by the path of its row."""
-    return {f"{p.path}/{s.weight}": s.variable(p.layer) for p in read(model).places for s in p.slots}
+    """Every weight that a plan draws, by the path of its row."""
+    return {f"{p.path}/{s.weight}": s.variable(p.layer) for p in read(model).places for s in p.slots if drawn(s)}
 
 
 def initializers(model: keras.Model) -> dict[str, Any]:
     """What the layers hold as the initializer of each of those weights."""
-    return {f"{p.path}/{s.weight}": s.initializer(p.layer) for p in read(model).places for s in p.slots}
+    return {f"{p.path}/{s.weight}": s.initializer(p.layer) for p in read(model).places for s in p.slots if drawn(s)}
+
+
+def drawn(slot: Slot) -> bool:
+    """Whether the weight is of a kind that gets a draw, as a bias does not; an unknown one may."""
+    return slot.role not in KEPT or slot.role == "unknown"
 
 
 def values(variables: Any) -> list[np.ndarray]:

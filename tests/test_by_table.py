@@ -1,13 +1,17 @@
 """The main claim: each weight gets the scheme that what it feeds asks for, and the row says why."""
 
+import dataclasses
 import functools
+import inspect
 
 import keras
 import pytest
 from keras import layers
 
-from keras_autoinit import ActivationError, AutoInit, HeNormal, Recipe, Table
-from keras_autoinit.recommendations import ACTIVATIONS
+from keras_autoinit import ActivationError, AutoInit, Axes, HeNormal, Recipe, Slot, Table
+from keras_autoinit.graphs import read
+from keras_autoinit.recommendations import ACTIVATIONS, ROLES
+from keras_autoinit.selection import Selection
 
 
 def row_of(model, path="first/kernel", method="table"):
@@ -167,7 +171,7 @@ def test_roles_of_attention_recurrence_and_embeddings():
     x = layers.Embedding(11, 8, name="embed")(tokens)
     x = layers.MultiHeadAttention(2, 4, name="attend")(x, x)
     plan = AutoInit().plan(keras.Model(tokens, layers.LSTM(4, name="lstm")(x)))
-    roles = {row.path: (row.role, row.new.name.removeprefix("autoinit>")) for row in plan}
+    roles = {row.path: (row.role, row.new.name.removeprefix("autoinit>")) for row in plan if row.role != "bias"}
     assert roles == {
         "embed/embeddings": ("embeddings", "lecun_normal"),
         "attend/query/kernel": ("query", "xavier_normal"),
@@ -247,6 +251,210 @@ def test_what_is_left_alone_is_a_row_with_its_reason():
     assert reasons["frozen/kernel"].startswith("Frozen")
     assert "LoRA" in reasons["adapted/kernel"]
     assert not AutoInit().plan(model).changes
+
+
+def attention(kind="MultiHeadAttention", **options):
+    inputs = keras.Input((5, 16))
+    if not hasattr(layers, kind):
+        pytest.skip(f"Keras {keras.version()} has no {kind}.")
+    return keras.Model(inputs, getattr(layers, kind)(name="attend", **options)(inputs, inputs))
+
+
+@pytest.mark.parametrize(
+    ("options", "fans"),
+    [
+        (
+            {"num_heads": 2, "key_dim": 6, "value_dim": 10},
+            {"query": (16, 12), "key": (16, 12), "value": (16, 20), "output": (20, 16)},
+        ),
+        (
+            {"kind": "GroupQueryAttention", "head_dim": 6, "num_query_heads": 4, "num_key_value_heads": 2},
+            {"query": (16, 24), "key": (16, 12), "value": (16, 12), "output": (24, 16)},
+        ),
+    ],
+    ids=["multi_head", "group_query"],
+)
+def test_attention_has_four_rows_with_fans_of_their_own(options, fans):
+    rows = [row for row in AutoInit().plan(attention(**options)) if row.role != "bias"]
+    assert {row.role: (row.fan_in, row.fan_out) for row in rows} == fans
+    assert {row.new.name for row in rows} == {"autoinit>xavier_normal"}
+
+
+@pytest.mark.parametrize("kind", ["MultiHeadAttention", "GroupQueryAttention"])
+def test_a_gated_attention_has_a_fifth(kind):
+    sizes = {"MultiHeadAttention": {"num_heads": 2, "key_dim": 6}}.get(
+        kind, {"head_dim": 6, "num_query_heads": 2, "num_key_value_heads": 2}
+    )
+    if "use_gate" not in inspect.signature(getattr(layers, kind, attention)).parameters:
+        pytest.skip(f"Keras {keras.version()} has no gated {kind}.")
+    plan = AutoInit().plan(attention(kind, **sizes, use_gate=True))
+    assert (plan["attend/gate/kernel"].role, plan["attend/gate/kernel"].fan_in) == ("gate", 16)
+
+
+def test_biases_of_two_axes_are_rows_that_keep_them():
+    row = AutoInit().plan(attention(num_heads=2, key_dim=6))["attend/query/bias"]
+    assert (row.role, row.old, row.changed) == ("bias", Recipe("Zeros"), False)
+    assert row.reason.startswith("A bias of several axes")
+
+
+class Bare(layers.Layer):
+    """Weights by `add_weight` alone."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3), initializer="he_normal")
+        self.position_embeddings = self.add_weight(shape=(1, *shape[1:]), initializer="zeros")
+
+    def call(self, inputs):
+        return (inputs + self.position_embeddings) @ self.kernel
+
+
+def bare():
+    return keras.Sequential([keras.Input((6, 4)), Bare(name="bare")])
+
+
+def test_a_weight_of_which_nothing_is_known_is_kept_and_says_how_to_tell():
+    row = AutoInit().plan(bare())["bare/kernel"]
+    assert row.old == row.new
+    assert str(row.old).startswith("unknown(std=0.")
+    assert "keras_autoinit.register_slots" in row.reason
+
+
+def test_positions_are_of_the_size_of_tokens_and_the_row_says_who_keeps_no_initializer():
+    row = AutoInit().plan(bare())["bare/position_embeddings"]
+    assert (row.role, row.fan_in, row.new.name) == ("positions", 1, "autoinit>lecun_normal")
+    assert row.old == Recipe("Zeros")
+    assert row.reason.startswith("Added to the tokens, so of their size. (Vaswani")
+    assert row.reason.endswith("a copy of the layer draws it as the layer does.")
+
+
+def test_a_row_of_the_user_wins_over_what_is_kept():
+    table = Table({"unknown": "autoinit>orthogonal", "bias": "autoinit>ones"})
+    assert AutoInit(table).plan(bare())["bare/kernel"].new.name == "autoinit>orthogonal"
+    assert AutoInit(table).plan(attention(num_heads=2, key_dim=6))["attend/query/bias"].new.name == "autoinit>ones"
+
+
+def test_a_weight_that_is_frozen_by_itself_is_left_alone():
+    model = chain()
+    model.layers[0].kernel.trainable = False
+    assert row_of(model).reason == "Frozen: the weight has trainable=False."
+
+
+class Gate(layers.Wrapper):
+    """A wrapper of one's own, with a weight of its own."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.gate = self.add_weight(shape=(shape[-1], 1))
+
+    def call(self, inputs):
+        return self.layer(inputs) * keras.ops.sigmoid(inputs @ self.gate)
+
+
+def test_a_wrapper_of_ones_own_has_rows_for_what_it_wraps_and_what_it_owns():
+    model = keras.Sequential([keras.Input((8,)), Gate(layers.Dense(4, name="inner"), name="gated"), layers.ReLU()])
+    plan = AutoInit().plan(model)
+    assert {row.path: row.changed for row in plan} == {"gated/gate": False, "gated/inner/kernel": True}
+    assert plan["gated/inner/kernel"].feeds == "relu"
+
+
+class Borrowing(layers.Layer):
+    """Computes with another layer's weight."""
+
+    def __init__(self, lender, **options):
+        super().__init__(**options)
+        self.borrowed = lender.kernel
+
+    def call(self, inputs):
+        return inputs @ keras.ops.transpose(self.borrowed)
+
+
+def test_a_weight_of_two_layers_is_decided_once():
+    lender = layers.Dense(4, "relu", name="lender")
+    inputs = keras.Input((8,))
+    hidden = lender(inputs)
+    plan = AutoInit().plan(keras.Model(inputs, Borrowing(lender, name="borrowing")(hidden)))
+    assert [row.path for row in plan.changes] == ["lender/kernel"]
+    assert plan["borrowing/borrowed"].reason == "Shared: the row of 'lender/kernel' decides."
+
+
+@pytest.mark.parametrize("role", ["kernel", "positions", "token"])
+def test_a_slot_that_was_found_on_the_graph_is_decided(role):
+    graph = read(bare())
+    places = tuple(
+        dataclasses.replace(place, slots=(Slot(role, "kernel", None, Axes((0,), (1,)), activated=role == "kernel"),))
+        for place in graph.places
+    )
+    (row,) = Table().decide(dataclasses.replace(graph, places=places), Selection())
+    expected = ACTIVATIONS["linear"] if role == "kernel" else ROLES[role]
+    assert row.new.name == f"autoinit>{expected.scheme}"
+    assert "keeps no initializer" in row.reason
+
+
+reversible = pytest.mark.skipif(
+    not hasattr(layers, "ReversibleEmbedding"), reason="an older Keras has no ReversibleEmbedding"
+)
+
+
+def tables(**options):
+    words = keras.Input((6,), dtype="int32")
+    table = layers.ReversibleEmbedding(30, 16, name="table", **options)
+    x = layers.Add()([table(words), layers.Embedding(2, 16, name="segments")(words)])
+    return keras.Model(words, table(x, reverse=True))
+
+
+@reversible
+def test_a_table_that_is_tied_to_the_output_is_drawn_for_the_output():
+    plan = AutoInit(seed=1).plan(tables())
+    assert (plan["table/embeddings"].role, plan["table/embeddings"].fan_in) == ("tied", 16)
+    assert plan["table/embeddings"].reason.startswith("Tied: the output")
+
+
+@reversible
+def test_what_is_added_to_a_tied_table_is_of_its_size():
+    plan = AutoInit(seed=1).plan(tables())
+    assert (plan["segments/embeddings"].role, plan["segments/embeddings"].fan_in) == ("embeddings", 16)
+    assert plan["segments/embeddings"].reason.startswith("Added to a table that is tied")
+
+
+@reversible
+def test_an_untied_table_has_two_rows_and_an_initializer_for_neither():
+    plan = AutoInit(seed=1).plan(tables(tie_weights=False))
+    forth, back = plan["table/embeddings"], plan["table/reverse_embeddings"]
+    assert (forth.role, forth.fan_in) == ("embeddings", 1)
+    assert (back.role, back.fan_in, back.fan_out) == ("reverse", 16, 30)
+    assert all("keeps no initializer for it alone" in row.reason for row in (forth, back))
+    assert plan["segments/embeddings"].fan_in == 1
+
+
+@reversible
+def test_an_untied_table_that_is_not_built_is_kept():
+    plan = AutoInit().plan(keras.Sequential([layers.ReversibleEmbedding(30, 16, tie_weights=False)]))
+    assert not plan.changes
+    assert all(row.reason.startswith("Not built") for row in plan)
+
+
+def test_tables_and_attention_of_keras_hub():
+    hub = pytest.importorskip("keras_hub")
+    words = keras.Input((6,), dtype="int32")
+    x = hub.layers.TokenAndPositionEmbedding(30, 6, 16, name="tables", tie_weights=False)(words)
+    x = x + hub.layers.PositionEmbedding(6, name="positions")(x)
+    x = hub.layers.CachedMultiHeadAttention(2, 8, name="attend")(x, x)
+    plan = AutoInit(seed=1).plan(keras.Model(words, x))
+    rows = {row.path: (row.role, row.fan_in) for row in plan if row.role != "bias"}
+    assert rows == {
+        "tables/token_embedding/embeddings": ("embeddings", 1),
+        "tables/token_embedding/reverse_embeddings": ("reverse", 16),
+        "tables/position_embedding/position_embeddings": ("positions", 1),
+        "positions/position_embeddings": ("positions", 1),
+        "attend/query/kernel": ("query", 16),
+        "attend/key/kernel": ("key", 16),
+        "attend/value/kernel": ("value", 16),
+        "attend/attention_output/kernel": ("output", 16),
+    }
+    assert all(row.changed for row in plan if row.role != "bias")
+    tied = hub.layers.TokenAndPositionEmbedding(30, 6, 16, name="tables")
+    plan = AutoInit(seed=1).plan(keras.Model(words, tied(words)))
+    assert {row.role: row.fan_in for row in plan} == {"tied": 16, "positions": 16}
 
 
 def test_an_unbuilt_layer_has_axes_instead_of_numbers():

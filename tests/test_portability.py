@@ -29,7 +29,10 @@ BY_FAN_IN = [family for family in VARIANCES if "xavier" not in family]
 # Every role that a weight of `KINDS` has.
 ROLES = ("kernel", "depthwise", "pointwise", "embeddings", "input", "recurrent")
 
-BLOCKED_OR_STRIDED = ("grouped", "transposed", "lstm", "gru", "bidirectional")
+BLOCKED_OR_STRIDED = (
+    *("grouped", "transposed", "lstm", "gru", "bidirectional"),
+    *("conv_lstm_1d", "conv_lstm_2d", "conv_lstm_3d"),
+)
 AXES_OF_THEIR_OWN = ("depthwise", "separable", "transposed", "einsum", "embedding")
 
 
@@ -188,7 +191,8 @@ def test_a_matrix_scheme_leaves_an_initializer_of_its_spread(kind, recipe):
 @CASES
 def test_a_row_says_whether_a_fresh_draw_would_be_of_the_same_kind(kind, recipe):
     plan = AutoInit(Table(dict.fromkeys(ROLES, recipe)), portable=True).plan(KINDS[kind].model(built=True))
-    assert [says_inexact(row) for row in plan] == [(kind, recipe) not in EXACT] * len(plan)
+    # A GRU's bias has two axes, and so a row of its own.
+    assert {says_inexact(row) for row in plan if row.role != "bias"} == {(kind, recipe) not in EXACT}
 
 
 def says_inexact(row):
@@ -238,7 +242,8 @@ def test_a_scheme_with_numbers_of_its_own_keeps_them(scheme, stock):
 @pytest.mark.parametrize("kind", KINDS)
 def test_weights_are_those_of_the_scheme(kind, family):
     plain, stock = (applied(KINDS[kind].model(built=True), family, portable) for portable in (False, True))
-    assert all(map(np.array_equal, values(plain.weights), values(stock.weights)))
+    # Not those that are no part of the plan: spectral normalization draws a vector by chance.
+    assert all(map(np.array_equal, values(weights(plain).values()), values(weights(stock).values())))
 
 
 def test_weights_of_a_whole_model_are_those_of_the_schemes():
@@ -257,7 +262,7 @@ def test_every_initializer_of_a_whole_model_is_stock():
 def test_stored_numbers_are_plain():
     # A gain's name or an array would not survive a file that only stock Keras reads.
     plan = AutoInit(portable=True).plan(everything())
-    found = [value for row in plan for value in row.stored.config.values()]
+    found = [value for row in plan.changes for value in row.stored.config.values()]
     assert found
     assert {type(value) for value in found} <= {float, int, str, list, type(None)}
     assert not any("gelu" in str(value) for value in found)

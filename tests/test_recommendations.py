@@ -6,7 +6,7 @@ import pytest
 
 from keras_autoinit import Recipe, activation
 from keras_autoinit.functions import ALIASES, FUNCTIONS
-from keras_autoinit.recommendations import ACTIVATIONS, ROLES, UNKNOWN
+from keras_autoinit.recommendations import ACTIVATIONS, KEPT, ROLES, UNKNOWN
 from keras_autoinit.schemes import REGISTRY, make
 from keras_autoinit.schemes.base import arguments_of, kind_of
 
@@ -38,7 +38,19 @@ def test_an_alias_has_no_row_of_its_own():
 
 
 def test_roles_of_the_layers_with_more_than_one_kernel_have_a_row():
-    assert set(ROLES) == {"input", "recurrent", "depthwise", "embeddings", "query", "key", "value", "output"}
+    assert {"input", "recurrent", "depthwise", "query", "key", "value", "gate", "output", "reverse"} <= set(ROLES)
+
+
+def test_every_role_that_a_slot_may_have_is_decided_in_one_place():
+    assert not set(ROLES) & set(KEPT)
+    assert not (set(ROLES) | set(KEPT)) & {"kernel", "pointwise"}
+
+
+@pytest.mark.parametrize("role", KEPT)
+def test_what_is_kept_has_a_reason_of_one_sentence(role):
+    assert KEPT[role].endswith(".")
+    assert KEPT[role][0].isupper()
+    assert KEPT[role].count(". ") == 0
 
 
 # --- Well formed ---

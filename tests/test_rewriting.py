@@ -5,6 +5,7 @@ what fails halfway, must leave every bit as it was. What succeeds must be what t
 time, and leave a model that goes on training.
 """
 
+import copy
 import dataclasses
 import math
 import random
@@ -15,10 +16,21 @@ import pytest
 from keras import layers
 from models import KINDS, everything, initializers, mlp, regression, values, weights
 
-from keras_autoinit import AutoInit, Plan, PlanError, Recipe, SchemeError, Table, TrainedModelError
+from keras_autoinit import (
+    AutoInit,
+    Axes,
+    Plan,
+    PlanError,
+    Recipe,
+    SchemeError,
+    Slot,
+    Table,
+    TrainedModelError,
+    register_slots,
+)
 from keras_autoinit.graphs import read
-from keras_autoinit.slots import Variable
 from keras_autoinit.training import signs_of_training
+from keras_autoinit.variables import Variable
 
 
 @pytest.fixture(autouse=True)
@@ -583,11 +595,231 @@ def test_a_rewritten_model_shows_no_sign_of_training():
     assert signs_of_training(getattr(model, "optimizer", None), read(model).places) == ()
 
 
-@pytest.mark.parametrize(("include", "expected"), [(None, "XavierNormal"), ("attend/query", "GlorotUniform")])
-def test_an_attention_layer_tells_the_scheme_that_all_its_projections_have(include, expected):
+ATTENTIONS = {
+    "multi_head": lambda: layers.MultiHeadAttention(2, 4, value_dim=6, name="attend"),
+    "group_query": lambda: layers.GroupQueryAttention(4, 4, 2, name="attend"),
+    "gated_multi_head": lambda: layers.MultiHeadAttention(2, 4, use_gate=True, name="attend"),
+    "gated_group_query": lambda: layers.GroupQueryAttention(4, 4, 2, use_gate=True, name="attend"),
+}
+
+
+def attending(kind):
+    """A model of one attention layer."""
     inputs = keras.Input((5, 8))
-    model = keras.Model(inputs, keras.layers.MultiHeadAttention(2, 4, name="attend")(inputs, inputs))
+    try:
+        layer = ATTENTIONS[kind]()
+    except (AttributeError, TypeError, ValueError):
+        pytest.skip(f"Keras {keras.version()} has no {kind} attention.")
+    return keras.Model(inputs, layer(inputs, inputs))
+
+
+@pytest.mark.parametrize(("include", "expected"), [(None, "XavierNormal"), ("attend/query", "GlorotUniform")])
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_an_attention_layer_tells_the_scheme_that_all_its_projections_have(kind, include, expected):
+    model = attending(kind)
     AutoInit(seed=1, include=include).apply(model)
     config = model.get_layer("attend").get_config()["kernel_initializer"]
     assert config["class_name"] == expected
     assert config["config"]["seed"] is None
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS)
+def test_every_projection_has_the_spread_of_its_own_fans_and_a_draw_of_its_own(kind):
+    model = attending(kind)
+    plan = AutoInit(seed=1).apply(model)
+    for path, variable in weights(model).items():
+        (array,) = values([variable])
+        expected = math.sqrt(2 / (plan[path].fan_in + plan[path].fan_out))
+        assert np.std(array) == pytest.approx(expected, rel=5 / math.sqrt(2 * array.size))
+    assert len({kernel.tobytes() for kernel in kernels(model)}) == len(kernels(model))
+
+
+# --- Weights for which the layer keeps no initializer ---
+
+
+@keras.saving.register_keras_serializable("tests", "Bare")
+class Bare(layers.Layer):
+    """Experts in a list and positions, all by `add_weight` alone."""
+
+    def build(self, shape):
+        self.experts = [self.add_weight(shape=(shape[-1], 24), name="expert") for _ in range(2)]
+        self.positions = self.add_weight(shape=tuple(shape[1:]), initializer="zeros")
+
+    def call(self, inputs):
+        return (inputs + self.positions) @ (self.experts[0] + self.experts[1])
+
+
+BARE = ["bare/experts.0", "bare/experts.1", "bare/positions"]
+HE_FOR_UNKNOWN = Table({"unknown": "autoinit>he_normal"})
+
+
+def bare():
+    return keras.Sequential([keras.Input((16, 32)), Bare(name="bare")])
+
+
+def test_a_weight_without_an_argument_is_drawn_and_the_layer_says_what_it_said():
+    model = bare()
+    config = model.get_config()
+    plan = AutoInit(HE_FOR_UNKNOWN, seed=1).apply(model)
+    assert [row.path for row in plan.changes] == BARE
+    one, other, positions = kernels(model)
+    assert not np.array_equal(one, other)
+    for array, variance in ((one, 2 / 32), (other, 2 / 32), (positions, 1)):
+        assert np.std(array) == pytest.approx(math.sqrt(variance), rel=5 / math.sqrt(2 * array.size))
+    assert model.get_config() == config
+
+
+@pytest.mark.parametrize("copied", ["deepcopy", "clone", "file"])
+def test_a_weight_without_an_argument_is_found_in_a_copy(copied, tmp_path):
+    model = bare()
+    AutoInit(HE_FOR_UNKNOWN, seed=1).apply(model)
+    if copied == "file":
+        model.save(tmp_path / "model.keras")
+    twin = {
+        "deepcopy": lambda: copy.deepcopy(model),
+        "clone": lambda: keras.models.clone_model(model),
+        "file": lambda: keras.saving.load_model(tmp_path / "model.keras"),
+    }[copied]()
+    assert list(weights(twin)) == BARE
+    if copied != "clone":
+        assert equal(kernels(twin), kernels(model))
+    AutoInit(HE_FOR_UNKNOWN, seed=1).apply(twin)
+    assert equal(kernels(twin), kernels(model))
+
+
+def test_what_nobody_decides_keeps_its_values():
+    model = bare()
+    before = kernels(model)
+    AutoInit(seed=1).apply(model)
+    assert [np.array_equal(*pair) for pair in zip(before, kernels(model))] == [True, True, False]
+
+
+def test_a_row_chosen_by_hand_is_carried_out_on_it():
+    model = bare()
+    plan = AutoInit(seed=1).plan(model).replace("bare/experts.0", "autoinit>zeros")
+    AutoInit().apply(model, plan=plan)
+    assert [np.abs(array).max() == 0 for array in kernels(model)] == [True, False, False]
+
+
+class Registered(layers.Layer):
+    """Has one weight, which its slots know before it is built."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=(shape[-1], 3))
+
+    def call(self, inputs):
+        return inputs @ self.table
+
+
+@register_slots(Registered)
+def _registered(layer):
+    return (Slot("kernel", "table", None, Axes((0,), (1,))),)
+
+
+def test_an_unbuilt_weight_without_an_argument_waits_until_it_is_built():
+    model = keras.Sequential([Registered(name="own")])
+    row = AutoInit().plan(model)["own/table"]
+    assert (row.changed, row.shape) == (False, None)
+    assert row.reason.startswith("Not built, and its layer keeps no initializer")
+    by_hand = AutoInit().plan(model).replace("own/table", "autoinit>he")
+    with pytest.raises(PlanError, match="Expected 'own/table' to be built"):
+        AutoInit().apply(model, plan=by_hand)
+    model.build((None, 4))
+    assert [row.path for row in AutoInit(seed=1).apply(model).changes] == ["own/table"]
+
+
+def test_a_plan_of_a_built_model_fits_it_before_it_is_built():
+    built, unbuilt = KINDS["gru"].model(built=True), KINDS["gru"].model(built=False)
+    plan = AutoInit(seed=1).apply(built)
+    unbuilt.layers[0].name, unbuilt.layers[0].cell.name = built.layers[0].name, built.layers[0].cell.name
+    AutoInit().apply(unbuilt, plan=plan)
+    unbuilt.build((None, *KINDS["gru"].shape))
+    assert equal(kernels(unbuilt), kernels(built))
+
+
+def test_one_initializer_for_two_tables_is_left_as_it_is():
+    if not hasattr(layers, "ReversibleEmbedding"):
+        pytest.skip(f"Keras {keras.version()} has no ReversibleEmbedding.")
+    model = keras.Sequential([keras.Input((6,)), layers.ReversibleEmbedding(500, 32, tie_weights=False, name="table")])
+    config = model.get_config()
+    AutoInit(seed=1).apply(model)
+    forth, back = kernels(model)
+    for array, variance in ((forth, 1), (back, 2 / 532)):
+        assert np.std(array) == pytest.approx(math.sqrt(variance), rel=5 / math.sqrt(2 * array.size))
+    assert model.get_config() == config
+
+
+@keras.saving.register_keras_serializable("tests", "Positions")
+class Positions(layers.Layer):
+    """One weight and one `initializer`, as the position embeddings of Keras Hub."""
+
+    def __init__(self, initializer="glorot_uniform", **options):
+        super().__init__(**options)
+        self.initializer = keras.initializers.get(initializer)
+
+    def build(self, shape):
+        self.position_embeddings = self.add_weight(shape=tuple(shape[1:]), initializer=self.initializer)
+
+    def call(self, inputs):
+        return inputs + self.position_embeddings
+
+    def get_config(self):
+        return {**super().get_config(), "initializer": keras.initializers.serialize(self.initializer)}
+
+
+def test_the_argument_of_positions_draws_them_again_in_a_clone():
+    model = keras.Sequential([keras.Input((16, 32)), Positions(name="positions")])
+    AutoInit(seed=1).apply(model)
+    assert equal(kernels(keras.models.clone_model(model)), kernels(model))
+    (array,) = kernels(model)
+    assert np.std(array) == pytest.approx(1, rel=5 / math.sqrt(2 * array.size))
+
+
+# --- Recurrent layers ---
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru", "conv_lstm_1d", "conv_lstm_2d", "conv_lstm_3d"])
+def test_recurrent_kernels_are_orthogonal_gate_by_gate(kind):
+    model = KINDS[kind].model(built=True)
+    AutoInit(seed=1).apply(model)
+    (array,) = (values([each])[0] for path, each in weights(model).items() if path.endswith("recurrent_kernel"))
+    filters, gates = array.shape[-2], array.shape[-1] // array.shape[-2]
+    assert gates == (3 if kind == "gru" else 4)
+    for gate in np.split(array.reshape(-1, array.shape[-1]), gates, axis=1):
+        # Float32 sums of a few hundred products.
+        assert gate.T @ gate == pytest.approx(np.eye(filters), abs=1e-5)
+
+
+def test_cells_in_a_stack_are_drawn_each_with_its_own_fans():
+    cells = [layers.LSTMCell(48, name="first"), layers.GRUCell(32, name="second")]
+    model = keras.Sequential([keras.Input((5, 64)), layers.RNN(cells, name="rnn")])
+    plan = AutoInit(seed=1).apply(model)
+    fans = {row.path.split("/", 1)[1].split("/", 1)[1]: (row.fan_in, row.fan_out) for row in plan.changes}
+    assert fans == {
+        "first/kernel": (64, 48),
+        "first/recurrent_kernel": (48, 48),
+        "second/kernel": (48, 32),
+        "second/recurrent_kernel": (32, 32),
+    }
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (lambda: layers.LSTM(3), (5, 4)),
+        (lambda: layers.Bidirectional(layers.LSTM(3)), (5, 4)),
+        (lambda: layers.ConvLSTM1D(3, 2), (2, 5, 4)),
+        (lambda: layers.ConvLSTM2D(3, 2), (2, 4, 4, 4)),
+    ],
+    ids=["lstm", "bidirectional", "conv_lstm_1d", "conv_lstm_2d"],
+)
+@pytest.mark.parametrize("train", [False, True])
+def test_the_forget_bias_stays_at_one(make, shape, train):
+    model = keras.Sequential([keras.Input(shape), make(), layers.Flatten(), layers.Dense(1)])
+    if train:
+        model.compile("sgd", "mse", run_eagerly=True)
+        model.train_on_batch(np.ones((2, *shape), "float32"), np.ones((2, 1), "float32"))
+    AutoInit(seed=1, overwrite=train).apply(model)
+    biases = [each for each in values(model.trainable_weights) if each.shape == (12,)]
+    assert biases
+    assert all(np.array_equal(bias, np.repeat([0, 1, 0, 0], 3)) for bias in biases)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_autoinit import Axes, SchemeError, Slot, register_slots
+from keras_autoinit import AutoInit, Axes, Recipe, SchemeError, Slot, register_slots
+from keras_autoinit.recommendations import KEPT
 from keras_autoinit.slots import einsum_axes, slots_of
 
 # Layer, input shape, and per weight: role, fan-in, fan-out counted by hand.
@@ -34,7 +35,20 @@ CASES = [
     (layers.SimpleRNNCell(5), (None, 4), [("input", 4, 5), ("recurrent", 5, 5)]),
     (layers.GRUCell(5), (None, 4), [("input", 4, 5), ("recurrent", 5, 5)]),
     (layers.LSTMCell(5), (None, 4), [("input", 4, 5), ("recurrent", 5, 5)]),
+    (layers.ConvLSTM1D(5, 3).cell, (None, 8, 4), [("input", 12, 15), ("recurrent", 15, 15)]),
+    (layers.ConvLSTM2D(5, (3, 2)).cell, (None, 8, 8, 4), [("input", 24, 30), ("recurrent", 30, 30)]),
+    (layers.ConvLSTM3D(5, 2, strides=2).cell, (None, 4, 4, 4, 4), [("input", 32, 40), ("recurrent", 40, 40)]),
 ]
+# Younger Keras versions have more layers than the oldest that is supported.
+if hasattr(layers, "ReversibleEmbedding"):
+    CASES += [
+        (layers.ReversibleEmbedding(11, 4), (None, 3), [("tied", 4, 11)]),
+        (
+            layers.ReversibleEmbedding(11, 4, tie_weights=False),
+            (None, 3),
+            [("embeddings", 1, 4), ("reverse", 4, 11)],
+        ),
+    ]
 
 
 def described(case):
@@ -45,13 +59,16 @@ def described(case):
 @pytest.mark.parametrize(("layer", "shape", "expected"), CASES, ids=map(described, CASES))
 def test_fans(layer, shape, expected):
     layer.build(shape)
-    found = [(slot.role, *slot.axes.fans(slot.variable(layer).shape)) for slot in slots_of(layer)]
-    assert found == expected
+    # A GRU's bias has two axes.
+    slots = [slot for slot in slots_of(layer) if slot.role != "bias"]
+    assert [(slot.role, *slot.axes.fans(slot.variable(layer).shape)) for slot in slots] == expected
 
 
 @pytest.mark.parametrize(("layer", "shape", "expected"), CASES, ids=map(described, CASES))
 def test_slots_are_known_before_the_layer_is_built(layer, shape, expected):
-    fresh = type(layer).from_config(layer.get_config())
+    # The convolutional recurrent cells leave their rank out.
+    rank = {"rank": layer.rank} if type(layer).__name__ == "ConvLSTMCell" else {}
+    fresh = type(layer).from_config({**layer.get_config(), **rank})
     assert [slot.role for slot in slots_of(fresh)] == [role for role, _, _ in expected]
     assert all(slot.variable(fresh) is None for slot in slots_of(fresh))
 
@@ -93,10 +110,181 @@ def test_an_unknown_layer_has_its_generic_slots():
     assert (slot.role, slot.axes.fans((4, 3))) == ("projection", (4, 3))
 
 
-def test_both_kernels_of_an_unregistered_recurrent_cell_are_found():
-    layer = layers.ConvLSTM2D(3, 2)
-    layer.build((None, 4, 5, 5, 2))
-    assert [slot.weight for slot in slots_of(layer.cell)] == ["kernel", "recurrent_kernel"]
+@keras.saving.register_keras_serializable("tests", "OwnCell")
+class OwnCell(layers.Layer):
+    """A recurrent cell of three gates that nobody registered."""
+
+    def __init__(self, units=5, **options):
+        super().__init__(**options)
+        self.units = self.state_size = units
+        self.kernel_initializer = keras.initializers.get("glorot_uniform")
+        self.recurrent_initializer = keras.initializers.get("orthogonal")
+
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(shape[-1], 3 * self.units), initializer=self.kernel_initializer)
+        self.recurrent_kernel = self.add_weight(
+            shape=(self.units, 3 * self.units), initializer=self.recurrent_initializer
+        )
+
+    def call(self, inputs, states):
+        gates = inputs @ self.kernel + states[0] @ self.recurrent_kernel
+        return gates[:, : self.units], [keras.ops.tanh(gates[:, : self.units])]
+
+
+def test_the_kernels_of_an_unregistered_recurrent_cell_are_counted_gate_by_gate():
+    layer = OwnCell()
+    layer.build((None, 4))
+    found = [(slot.role, *slot.axes.fans(slot.variable(layer).shape)) for slot in slots_of(layer)]
+    assert found == [("input", 4, 5), ("recurrent", 5, 5)]
+
+
+def test_a_model_with_a_cell_of_ones_own_gets_gates_that_are_orthogonal():
+    model = keras.Sequential([keras.Input((6, 4)), layers.RNN(OwnCell(8, name="cell"), name="rnn")])
+    plan = AutoInit(seed=1).apply(model)
+    assert plan["rnn/cell/recurrent_kernel"].new.config["blocks"] == 3
+    assert plan["rnn/cell/kernel"].fan_out == 8
+
+
+class Bare(layers.Layer):
+    """Keeps no initializer for any of its weights."""
+
+    def build(self, shape):
+        self.kernels = [self.add_weight(shape=(shape[-1], 3), name="same", initializer="he_normal") for _ in range(2)]
+        self.by_name = {"zero": self.add_weight(shape=(4, 3), initializer="zeros")}
+        self.position_embeddings = self.add_weight(shape=(1, 6, 4), initializer="random_normal")
+        self.cls_token = self.add_weight(shape=(1, 1, 4), initializer="zeros")
+        self.gamma = self.add_weight(shape=(2, 4), initializer="ones")
+        self.patch_embedding = self.add_weight(shape=(12, 4))
+        self.unlearned = self.add_weight(shape=(4, 4), trainable=False)
+        self.flat = self.add_weight(shape=(4,))
+
+
+def bare():
+    layer = Bare()
+    layer.build((None, 4))
+    return layer
+
+
+def test_weights_by_bare_add_weight_have_slots():
+    layer = bare()
+    assert [(slot.role, slot.weight, slot.argument) for slot in slots_of(layer)] == [
+        ("unknown", "kernels.0", None),
+        ("unknown", "kernels.1", None),
+        ("unknown", "by_name.zero", None),
+        ("positions", "position_embeddings", None),
+        ("token", "cls_token", None),
+        ("scale", "gamma", None),
+        ("unknown", "patch_embedding", None),
+    ]
+
+
+def test_a_slot_finds_its_variable_however_the_layer_holds_it():
+    layer = bare()
+    found = {slot.weight: slot.variable(layer) for slot in slots_of(layer)}
+    assert found["kernels.0"] is layer.kernels[0]
+    assert found["kernels.1"] is layer.kernels[1]
+    assert found["by_name.zero"] is layer.by_name["zero"]
+
+
+def test_a_slot_without_an_argument_says_what_its_values_look_like():
+    layer = bare()
+    layer.kernels[1].assign(np.full((4, 3), 0.5))
+    recipes = {slot.weight: slot.recipe(layer) for slot in slots_of(layer)}
+    assert recipes["by_name.zero"] == Recipe("Zeros")
+    assert recipes["gamma"] == Recipe("Ones")
+    assert recipes["kernels.1"] == Recipe("Constant", {"value": 0.5})
+    assert recipes["kernels.0"].name == "unknown"
+    assert recipes["kernels.0"].config["std"] == pytest.approx(np.std(layer.kernels[0]), rel=5e-3)
+
+
+def test_a_frozen_layer_has_the_slots_that_it_had():
+    layer = layers.EinsumDense("abc,cde->abde", (None, 2, 5), bias_axes="de")
+    layer.build((None, 3, 4))
+    before = slots_of(layer)
+    layer.trainable = False
+    assert [slot.role for slot in before] == ["kernel", "bias"]
+    assert slots_of(layer) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "expected"),
+    [
+        (lambda: layers.LayerNormalization(axis=(1, 2)), (None, 3, 4), ["bias", "scale"]),
+        (lambda: layers.LayerNormalization(), (None, 3, 4), []),
+        (lambda: layers.GroupNormalization(2), (None, 3, 4), []),
+        (lambda: layers.BatchNormalization(), (None, 3, 4), []),
+        (lambda: layers.PReLU(), (None, 3, 4), ["slope"]),
+        (lambda: layers.PReLU(), (None, 4), []),
+        (lambda: layers.PReLU(shared_axes=[1]), (None, 3, 4), ["slope"]),
+        (lambda: layers.SpectralNormalization(layers.Dense(3)), (None, 4), []),
+        (lambda: layers.GRUCell(3), (None, 4), ["bias", "input", "recurrent"]),
+    ],
+)
+def test_what_is_no_kernel_is_said_to_be_kept(make, shape, expected):
+    layer = make()
+    layer.build(shape)
+    assert sorted(slot.role for slot in slots_of(layer)) == expected
+    assert {"bias", "scale", "slope"} <= set(KEPT)
+
+
+@pytest.mark.skipif(not hasattr(layers, "STFTSpectrogram"), reason="an older Keras has no spectrograms")
+def test_a_learned_fourier_transform_starts_as_one():
+    layer = layers.STFTSpectrogram(frame_length=16, frame_step=8)
+    layer.build((None, 64, 1))
+    assert [slot.role for slot in slots_of(layer)] == ["fourier", "fourier"]
+
+
+@pytest.mark.parametrize("make", [lambda: layers.Attention(use_scale=True), lambda: layers.AdditiveAttention()])
+def test_the_scales_of_attention_are_no_rows(make):
+    layer = make()
+    layer.build([(None, 3, 4), (None, 3, 4)])
+    assert slots_of(layer) == ()
+
+
+def test_a_weight_of_a_subclass_is_not_lost():
+    class Scaled(layers.Dense):
+        def build(self, shape):
+            super().build(shape)
+            self.extra = self.add_weight(shape=(2, 2))
+
+    layer = Scaled(3)
+    layer.build((None, 4))
+    assert [slot.weight for slot in slots_of(layer)] == ["kernel", "extra"]
+
+
+class OneArgument(layers.Layer):
+    """As the position embeddings of Keras Hub: one weight, one `initializer`."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.initializer = keras.initializers.get("glorot_uniform")
+
+    def build(self, shape):
+        self.position_embeddings = self.add_weight(shape=tuple(shape[1:]), initializer=self.initializer)
+
+
+def test_the_only_initializer_is_that_of_the_only_weight():
+    layer = OneArgument()
+    layer.build((None, 6, 4))
+    assert slots_of(layer) == (
+        Slot("positions", "position_embeddings", "initializer", Axes((), (1,)), activated=False),
+    )
+
+
+def test_an_initializer_that_is_a_constant_is_no_kernels():
+    class Low(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.down_initializer = keras.initializers.get("glorot_uniform")
+            self.up_initializer = keras.initializers.get("zeros")
+
+        def build(self, shape):
+            self.down = self.add_weight(shape=(shape[-1], 3), initializer=self.down_initializer)
+            self.up = self.add_weight(shape=(3, 4), initializer=self.up_initializer)
+
+    layer = Low()
+    layer.build((None, 4))
+    assert [slot.role for slot in slots_of(layer)] == ["down", "constant"]
 
 
 def test_register_slots_teaches_a_custom_layer():
@@ -113,12 +301,74 @@ def test_register_slots_teaches_a_custom_layer():
     assert slot.axes.fans((4, 3)) == (3, 4)
 
 
-def test_a_lora_kernel_is_no_plain_variable():
-    layer = layers.Dense(4)
-    layer.build((None, 4))
+ADAPTED = {
+    "dense": lambda: layers.Dense(4),
+    "einsum": lambda: layers.EinsumDense("ab,bc->ac", (4,)),
+    "convolution": lambda: layers.Conv1D(4, 3),
+    "embedding": lambda: layers.Embedding(8, 4),
+}
+
+
+def adapted(kind):
+    layer = ADAPTED[kind]()
+    layer.build((None, 6, 4) if kind == "convolution" else (None, 4))
     layer.enable_lora(2)
+    return layer
+
+
+@pytest.mark.parametrize("kind", ADAPTED)
+def test_a_lora_kernel_is_no_plain_variable_and_its_factors_are_named(kind):
+    layer = adapted(kind)
+    slot, *factors = slots_of(layer)
+    assert slot.variable(layer) is None
+    name = "embeddings" if kind == "embedding" else "kernel"
+    assert [(each.role, each.weight) for each in factors] == [
+        ("adapter", f"lora_{name}_a"),
+        ("adapter", f"lora_{name}_b"),
+    ]
+
+
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("kind", ["dense", "einsum", "embedding"])
+def test_a_quantized_kernel_is_no_plain_variable(kind, mode):
+    layer = ADAPTED[kind]()
+    layer.build((None, 4))
+    try:
+        layer.quantize(mode)
+    except ValueError:
+        pytest.skip(f"Keras {keras.version()} does not know {mode}.")
     (slot,) = slots_of(layer)
     assert slot.variable(layer) is None
+
+
+PREPROCESSING = {
+    "normalization": (lambda: layers.Normalization(), (3,)),
+    "discretization": (lambda: layers.Discretization([0.0, 1.0]), (3,)),
+    "category_encoding": (lambda: layers.CategoryEncoding(4), (3,)),
+    "hashing": (lambda: layers.Hashing(4), (3,)),
+    "flip": (lambda: layers.RandomFlip(), (8, 8, 3)),
+    "rotation": (lambda: layers.RandomRotation(0.1), (8, 8, 3)),
+    "contrast": (lambda: layers.RandomContrast(0.1), (8, 8, 3)),
+    "rescaling": (lambda: layers.Rescaling(0.5), (8, 8, 3)),
+    "resizing": (lambda: layers.Resizing(4, 4), (8, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("built", [True, False])
+@pytest.mark.parametrize("name", PREPROCESSING)
+def test_preprocessing_layers_have_nothing_to_do(name, built):
+    make, shape = PREPROCESSING[name]
+    if not built and name == "discretization" and layers.Discretization.build is not layers.Layer.build:
+        pytest.skip(f"In Keras {keras.version()} it looks as if it made weights, and a note says so.")
+    model = keras.Sequential([*([keras.Input(shape)] if built else []), make()])
+    plan = AutoInit().plan(model)
+    assert (len(plan), plan.notes) == (0, ())
+
+
+def test_look_ups_of_text_have_nothing_to_do():
+    pytest.importorskip("tensorflow")
+    for layer in (layers.StringLookup(vocabulary=["a", "b"]), layers.TextVectorization(vocabulary=["a", "b"])):
+        assert slots_of(layer) == ()
 
 
 def test_fans_of_a_real_transposed_convolution_are_what_its_output_sums():

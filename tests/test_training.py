@@ -69,6 +69,8 @@ YOUNG = {
 }
 if not hasattr(layers, "RMSNormalization"):
     YOUNG.clear()
+if hasattr(layers, "ReversibleEmbedding"):
+    YOUNG["reversible"] = lambda: sequential(layers.ReversibleEmbedding(9, 4, tie_weights=False), shape=(5,))
 
 FRESH = {
     **YOUNG,
@@ -94,6 +96,8 @@ FRESH = {
     "conv_lstm_2d": lambda: sequential(layers.ConvLSTM2D(4, 3), shape=(5, 6, 6, 3)),
     "batch_normalization": lambda: sequential(layers.BatchNormalization()),
     "batch_normalization_zero": lambda: sequential(layers.BatchNormalization(gamma_initializer="zeros")),
+    "layer_normalization_of_two_axes": lambda: sequential(layers.LayerNormalization(axis=(2, 3))),
+    "conv_lstm_3d": lambda: sequential(layers.ConvLSTM3D(2, 2), shape=(2, 3, 3, 3, 2)),
     "layer_normalization": lambda: sequential(layers.LayerNormalization()),
     "group_normalization": lambda: sequential(layers.GroupNormalization(2)),
     "spectral_normalization": lambda: sequential(layers.SpectralNormalization(layers.Conv2D(8, 3))),
