@@ -8,6 +8,7 @@ import keras
 import pytest
 from keras import layers
 
+import keras_autoinit
 from keras_autoinit import ActivationError, AutoInit, Axes, HeNormal, Recipe, Slot, Table
 from keras_autoinit.graphs import read
 from keras_autoinit.recommendations import ACTIVATIONS, ROLES
@@ -148,6 +149,35 @@ def test_gates_and_attention_written_by_hand():
         "value": "matmul -> dense",
         "out": "output",
     }
+
+
+class Experts(layers.Layer):
+    """A mixture of experts as people write it: kernels of three axes, made by `add_weight`."""
+
+    def build(self, shape):
+        self.up = self.add_weight(shape=(4, shape[-1], 16), initializer="glorot_uniform", name="up")
+        self.down = self.add_weight(shape=(4, 16, shape[-1]), initializer="glorot_uniform", name="down")
+        self.router = self.add_weight(shape=(shape[-1], 4), initializer="glorot_uniform", name="router")
+
+    def call(self, x):
+        gates = keras.ops.softmax(keras.ops.matmul(x, self.router))
+        hidden = keras.ops.gelu(keras.ops.einsum("btd,edh->bteh", x, self.up))
+        return keras.ops.einsum("bted,bte->btd", keras.ops.einsum("bteh,ehd->bted", hidden, self.down), gates)
+
+
+def test_what_a_bare_weight_is_for_shows_in_the_operations_that_take_it():
+    inputs = keras.Input((6, 8))
+    model = keras.Model(inputs, Experts(name="experts")(inputs))
+    plan = AutoInit(seed=1).apply(model)
+    rows = {row.path.partition("/")[2]: (row.role, row.fan_in, row.feeds, row.new.name) for row in plan}
+    assert rows == {
+        "up": ("kernel", 8, "gelu(approximate=1)", "autoinit>lecun_normal"),
+        "down": ("kernel", 16, "einsum -> output", "autoinit>xavier_normal"),
+        "router": ("kernel", 8, "softmax", "autoinit>xavier_normal"),
+    }
+    # Six standard errors of a variance over 4 * 8 * 16 numbers.
+    gain = keras_autoinit.activation("gelu").gain
+    assert float(keras.ops.std(model.layers[1].up)) == pytest.approx(gain / 8**0.5, rel=6 * (1 / (2 * 512)) ** 0.5)
 
 
 def test_a_shared_layer_has_one_row_and_takes_the_activation_that_it_finds():
@@ -305,7 +335,8 @@ class Bare(layers.Layer):
         self.position_embeddings = self.add_weight(shape=(1, *shape[1:]), initializer="zeros")
 
     def call(self, inputs):
-        return (inputs + self.position_embeddings) @ self.kernel
+        # No operation on the signal is handed the weight itself.
+        return (inputs + self.position_embeddings) @ (self.kernel * 1.0)
 
 
 def bare():

@@ -17,6 +17,7 @@ from keras_autoinit.graphs.operations import ATTENTION, activation_of, is_elemen
 from keras_autoinit.graphs.places import is_unseen, layers_inside, shared_argument, walk
 from keras_autoinit.graphs.records import Call, Graph, Opaque, Place, Ref, Spec, snake_case
 from keras_autoinit.graphs.traces import forget_nodes, untraced
+from keras_autoinit.graphs.usage import with_uses
 
 __all__ = [
     "ATTENTION",
@@ -64,7 +65,8 @@ def read(model: Any, inputs: Any = None) -> Graph:
         arguments = tree.map_structure(lambda symbol: reader.tensor(closed(symbol)), symbols)
         made = reader.expand(model, arguments or ((reader.tensor(),), {}))
     given_, made_ = (tuple(ref.number for ref in refs) for refs in (refs_in(arguments), made))
-    return Graph(places, tuple(reader.calls), given_, made_, reader.specs, reader.expanded, tuple(reader.opaque))
+    calls, opaque = tuple(reader.calls), tuple(reader.opaque)
+    return with_uses(Graph(places, calls, given_, made_, reader.specs, reader.expanded, opaque))
 
 
 def is_built(model: keras.Model) -> bool:

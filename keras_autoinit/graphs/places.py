@@ -20,6 +20,8 @@ def is_unseen(place: Place) -> bool:
     layer = place.layer
     makes_weights = type(layer).build is not keras.Layer.build
     plain = isinstance(layer, (keras.Model, *PASSING_LAYERS)) or is_activation_layer(layer)
+    # What Keras prepares data with learns nothing by training.
+    plain = plain or ".preprocessing." in type(layer).__module__
     return makes_weights and not (layer.built or plain or place.slots or layers_inside(layer))
 
 

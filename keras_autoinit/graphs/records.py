@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from keras_autoinit.slots import Slots, Variable
+from keras_autoinit.slots import Slots
+from keras_autoinit.variables import Variable
 
 
 @dataclass(frozen=True)
@@ -118,12 +119,15 @@ class Graph:
     specs: dict[int, Spec] = field(repr=False, compare=False)
     expanded: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     opaque: tuple[Opaque, ...] = ()
-    _readers: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list), repr=False, compare=False)
-    _makers: dict[int, Call] = field(default_factory=dict, repr=False, compare=False)
-    _calls_of: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list), repr=False, compare=False)
-    _uses: dict[int, list[Call]] = field(default_factory=lambda: defaultdict(list), repr=False, compare=False)
+    _readers: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
+    _makers: dict[int, Call] = field(init=False, repr=False, compare=False)
+    _calls_of: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
+    _uses: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in ("_readers", "_calls_of", "_uses"):
+            object.__setattr__(self, name, defaultdict(list))
+        object.__setattr__(self, "_makers", {})
         for call in self.calls:
             self._calls_of[id(call.operation)].append(call)
             for tensor in dict.fromkeys(call.inputs):

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 from keras.src.backend.common import global_state
 
-from keras_autoinit.slots import Variable
+from keras_autoinit.variables import Variable
 
 # Lists and sets of a layer that a call adds to in place.
 _GROWING = ("_inbound_nodes", "_outbound_nodes", "_losses", "_loss_ids", "_metrics")
