@@ -6,6 +6,7 @@ a layer that calls others, is called once on symbols through its own `call`, whi
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -18,8 +19,8 @@ from keras_autoinit.graphs.records import Call, Opaque, Ref, Spec
 from keras_autoinit.graphs.traces import forget_nodes
 
 # Stand in for what a shape leaves open: a batch of two, as one alone would be broadcast; sequences
-# of eight, which fit every table of positions.
-BATCH, LENGTH = 2, 8
+# of six, which fit the tables of positions of very small models too.
+BATCH, LENGTH = 2, 6
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -117,12 +118,9 @@ class Reader:
         try:
             args, kwargs = self._symbols(arguments)
             refs = {id(t): ref for t, ref in _pairs((args, kwargs), arguments)}
-            made = tree.flatten(layer.call(*args, **{**_inference(layer), **kwargs}))
+            made = tree.flatten(layer.call(*args, **_accepted(layer, kwargs)))
             self._within = layer
-            refs_made = self._recorded(layer, made, refs)
-            if outputs is not None and len(refs_made) != len(outputs):
-                raise UnreadableError(f"It put out {len(outputs)} tensors before, and {len(refs_made)} now.")
-            return refs_made
+            return self._recorded(layer, _expected(made, outputs), refs)
         except Exception as error:
             # Whatever a layer's own code raises on symbols: it stays one call, and a note says so.
             del self.calls[before[0] :], self.opaque[before[1] :]
@@ -145,7 +143,7 @@ class Reader:
                 self._node(node, symbols, exact=True)
         finally:
             forget_nodes(nodes)
-        return [symbols.get(id(tensor)) or self._constant(tensor) for tensor in made if tensor is not None]
+        return [symbols.get(id(tensor)) or self._constant(tensor) for tensor in made]
 
     def _constant(self, value: Any) -> Ref:
         shape = getattr(value, "shape", ())
@@ -293,6 +291,19 @@ def _pairs(symbols: Any, arguments: Any) -> Iterator[tuple[Any, Ref]]:
             yield symbol, ref
 
 
-def _inference(layer: Any) -> dict[str, Any]:
-    """Returns the arguments that a `call` may insist on: what trains only seldom takes symbols."""
-    return {"training": False} if layer._call_has_training_arg else {}
+def _accepted(layer: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Returns the arguments for `call`: what is done in training only seldom takes symbols."""
+    if "training" in inspect.signature(layer.call).parameters:
+        return {"training": False, **kwargs}
+    # Keras takes it from every caller and hands it on to those who want it.
+    return {name: value for name, value in kwargs.items() if name != "training"}
+
+
+def _expected(made: list[Any], outputs: list[Any] | None) -> list[Any]:
+    """Returns those of the things that a layer put out that were recorded as its outputs."""
+    something = [value for value in made if value is not None]
+    tensors = [value for value in something if isinstance(value, keras.KerasTensor)]
+    for values in (something, tensors):
+        if outputs is None or len(values) == len(outputs):
+            return values
+    raise UnreadableError(f"It put out {len(outputs or ())} tensors when it was recorded, and {len(something)} now.")

@@ -39,9 +39,12 @@ def shared_argument(place: Place) -> str | None:
 
 def layers_inside(container: Any) -> list[keras.Layer]:
     """Returns the layers that a container holds itself, each once."""
-    if isinstance(container, keras.Model):
-        return list(container.layers)
-    return list(container._flatten_layers(recursive=False, include_self=False))
+    held = list(container._flatten_layers(recursive=False, include_self=False))
+    if not isinstance(container, keras.Model):
+        return held
+    # A Functional model may hold layers off its nodes, as attributes, and lists those on them in their order.
+    listed, held = list(container.layers), [one for one in held if not isinstance(one, keras.layers.InputLayer)]
+    return list({id(layer): layer for layer in (*listed, *held)}.values())
 
 
 def walk(model: keras.Model) -> Iterator[Place]:

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+from keras import tree
 from keras.src.backend.common import global_state
+from keras.src.layers import layer as keras_layer
+from keras.src.ops.node import Node
 
 from keras_autoinit.variables import Variable
 
@@ -32,7 +35,7 @@ def untraced(layers: Iterable[keras.Layer]) -> Iterator[None]:
     names = global_state.get_global_attribute(_NAMES)
     names_before = None if names is None else dict(names)
     try:
-        with keras.StatelessScope(), _variables_before_symbols(), warnings.catch_warnings():
+        with keras.StatelessScope(), _lenient_keras(), warnings.catch_warnings():
             # What a layer warns of on symbols, it has warned of when it was built.
             warnings.simplefilter("ignore")
             yield
@@ -57,19 +60,27 @@ def _ignore(*args: Any, **kwargs: Any) -> None:
 
 
 @contextlib.contextmanager
-def _variables_before_symbols() -> Iterator[None]:
-    """Lets `variable * symbol` be recorded as `symbol * variable` is; Keras hands the former to the backend.
+def _lenient_keras() -> Iterator[None]:
+    """Lets Keras record two things that it computes but refuses to record.
 
-    Nothing else changes for whoever computes with variables meanwhile.
+    `variable * symbol`, which it hands to the backend, is recorded as `symbol * variable` is; and a
+    layer may put out `None` beside tensors. Nothing changes for whoever computes meanwhile.
     """
     kept = {name: getattr(Variable, name) for name in _OPERATORS}
     for name, operation in _OPERATORS.items():
         setattr(Variable, name, _recording(kept[name], operation))
+    strict, keras_layer.Node = keras_layer.Node, _node_of_tensors
     try:
         yield
     finally:
+        keras_layer.Node = strict
         for name, method in kept.items():
             setattr(Variable, name, method)
+
+
+def _node_of_tensors(operation: Any, call_args: Any, call_kwargs: Any, outputs: Any) -> Node:
+    tensors = [value for value in tree.flatten(outputs) if isinstance(value, keras.KerasTensor)]
+    return Node(operation, call_args, call_kwargs, tensors)
 
 
 def _recording(method: Callable[[Any, Any], Any], operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
