@@ -20,9 +20,7 @@ SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 
 def _application(name: str) -> Specimen:
     size = SMALLEST.get(name, 32)
-    build = functools.partial(
-        getattr(keras.applications, name), weights=None, input_shape=(size, size, 3), classes=10, name=name
-    )
+    build = functools.partial(getattr(keras.applications, name), weights=None, input_shape=(size, size, 3), classes=10)
     return Specimen(name, "image", build)
 
 
