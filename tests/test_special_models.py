@@ -82,8 +82,9 @@ EXPECTED = {
         # The block reads it through two kernels, and the sum goes on to the head.
         "before/kernel": ("kernel", "relu", HE),
         "experts/router/kernel": ("kernel", "softmax", XAVIER),
-        "experts/up": ("unknown", UNSEEN, KEPT),
-        "experts/down": ("unknown", UNSEEN, KEPT),
+        # Their equations say which axes are summed over. `keras.ops.gelu` approximates.
+        "experts/up": ("kernel", "gelu(approximate=1)", LECUN),
+        "experts/down": ("kernel", "add -> dense", XAVIER),
         "head/kernel": ("kernel", "output", XAVIER),
     },
     "held": {
