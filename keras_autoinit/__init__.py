@@ -10,6 +10,7 @@ from keras_autoinit.errors import (
     MissingExtraError,
     ModelTypeError,
     PlanError,
+    RebuildError,
     SchemeError,
     SelectionError,
     TrainedModelError,
@@ -18,6 +19,7 @@ from keras_autoinit.errors import (
 from keras_autoinit.fans import Axes
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
+from keras_autoinit.reinitialization import reinitialize
 from keras_autoinit.schemes import (
     ICNR,
     Constant,
@@ -69,6 +71,7 @@ __all__ = [
     "PlanError",
     "RandomNormal",
     "RandomUniform",
+    "RebuildError",
     "Recipe",
     "SchemeError",
     "SelectionError",
@@ -85,5 +88,6 @@ __all__ = [
     "__version__",
     "activation",
     "register_slots",
+    "reinitialize",
     "schemes",
 ]

@@ -6,6 +6,7 @@
     ├── PlanError (ValueError)           a plan does not fit the model, or its text cannot be read
     ├── SelectionError (ValueError)      a selector (`include`, `exclude`, `where`) matched nothing
     ├── ModelTypeError (TypeError)       something that is no Keras model was handed in
+    ├── RebuildError (ValueError)        a layer cannot be built once more from its configuration
     ├── TrainedModelError (ValueError)   the model looks trained and `overwrite=True` was not given
     └── MissingExtraError (ImportError)  an optional package is needed; says which `pip install` brings it
 
@@ -36,6 +37,10 @@ class SelectionError(AutoInitError, ValueError):
 
 class ModelTypeError(AutoInitError, TypeError):
     """Something that is no Keras model was handed in."""
+
+
+class RebuildError(AutoInitError, ValueError):
+    """A layer cannot be built once more from its configuration, so its weights cannot be redrawn."""
 
 
 class TrainedModelError(AutoInitError, ValueError):

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-import keras
+from keras_autoinit.isolation import apart, without_values
 
 
 def optimized_variables(optimizer: Any) -> list[Any]:
@@ -18,12 +18,32 @@ def optimized_variables(optimizer: Any) -> list[Any]:
     return list(_inner(optimizer)._trainable_variables)
 
 
-def first_state(optimizer: Any) -> list[tuple[Any, Any]]:
-    """Returns an optimizer's variables, but for its learning rate, each with what it held at first."""
+def first_state(optimizer: Any) -> Iterator[tuple[Any, Any]]:
+    """Yields an optimizer's variables, but for its learning rate, each with what it held at first.
+
+    One at a time, so that the values take no more memory than the largest, where the optimizer
+    makes its variables from initializers.
+    """
+    fresh = _fresh(optimizer)
+    weights = optimized_variables(optimizer)
+    try:
+        apart(lambda: _build_without_values(fresh, weights))
+    except ValueError:
+        # Some optimizers make a variable from a number, which cannot wait.
+        fresh = _fresh(optimizer)
+        fresh.build(weights)
+    for variable, twin in zip(_averages(optimizer), _averages(fresh), strict=True):
+        yield variable, twin.value
+
+
+def _fresh(optimizer: Any) -> Any:
     with _plain_learning_rate(optimizer):
-        fresh = type(optimizer).from_config(optimizer.get_config())
-    fresh.build(optimized_variables(optimizer))
-    return list(zip(_averages(optimizer), map(keras.ops.copy, _averages(fresh)), strict=True))
+        return type(optimizer).from_config(optimizer.get_config())
+
+
+def _build_without_values(optimizer: Any, weights: list[Any]) -> None:
+    with without_values():
+        optimizer.build(weights)
 
 
 def _inner(optimizer: Any) -> Any:
