@@ -113,7 +113,7 @@ def _without_seeds(entry: Any) -> Any:
 
 def _own_function(layer: Any, name: str, entry: Any) -> Any:
     """Returns the function itself where a configuration can only tell its name."""
-    value = getattr(layer, name, None)
+    value: Any = getattr(layer, name, None)
     told = isinstance(entry, dict) and isinstance(value, types.FunctionType)
     return value if told and keras.saving.get_registered_name(value) == value.__name__ else entry
 
