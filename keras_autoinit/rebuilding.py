@@ -121,7 +121,6 @@ def _own_function(layer: Any, name: str, entry: Any) -> Any:
 def _custom_objects(layer: Any) -> dict[str, Any]:
     """Returns the functions and classes that a layer's configuration may name, registered or not."""
     found: dict[str, Any] = {}
-    named: Any
     for value in (value for each in (layer, *_layers_within(layer)) for value in (each, *_held(each))):
         named = value if isinstance(value, (type, types.FunctionType)) else type(value)
         if not (getattr(named, "__module__", None) or "").startswith(("builtins", "keras.")):
