@@ -4,6 +4,7 @@ from keras_autoinit import schemes
 from keras_autoinit.activations import Activation, activation
 from keras_autoinit.autoinit import AutoInit
 from keras_autoinit.by_table import Table
+from keras_autoinit.by_theory import Theory
 from keras_autoinit.errors import (
     ActivationError,
     AutoInitError,
@@ -18,6 +19,7 @@ from keras_autoinit.errors import (
 from keras_autoinit.fans import Axes
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
+from keras_autoinit.rules import register_rule
 from keras_autoinit.schemes import (
     ICNR,
     Constant,
@@ -40,6 +42,7 @@ from keras_autoinit.schemes import (
     XavierUniform,
     Zeros,
 )
+from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot, register_slots
 
 __version__ = "0.1.0"
@@ -72,9 +75,11 @@ __all__ = [
     "Recipe",
     "SchemeError",
     "SelectionError",
+    "Signal",
     "Slot",
     "Sparse",
     "Table",
+    "Theory",
     "TrainedModelError",
     "TrainedModelWarning",
     "TruncatedNormal",
@@ -84,6 +89,7 @@ __all__ = [
     "Zeros",
     "__version__",
     "activation",
+    "register_rule",
     "register_slots",
     "schemes",
 ]
