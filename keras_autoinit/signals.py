@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 Shape = tuple[int, ...]
-# A batch is as large as one likes: what is said of it holds in the limit.
-MANY = math.inf
+# Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
+BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,15 @@ class Signal:
             agree in all others. The first axis counts the samples. Entries that differ on several
             axes agree as little as the least of these.
         bent: the activation that made the signal, and the signal that it was made from.
-        zeros: for each axis, how many zeros a padding has put before and after the signal.
+        profile: for each axis, how the second moment is spread over it, with mean one; `None` where
+            it is the same everywhere. Borders, which kernels meet with fewer taps, are fainter.
     """
 
     second_moment: float
     mean: float = 0.0
     along: tuple[float, ...] = ()
     bent: Any = field(default=None, repr=False, compare=False)
-    zeros: tuple[tuple[int, int], ...] = ()
+    profile: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -53,14 +54,14 @@ class Signal:
         """Returns the signal times a number."""
         square = number * number
         along = tuple(square * value for value in self.along)
-        return Signal(square * self.second_moment, number * self.mean, along, zeros=self.zeros)
+        return Signal(square * self.second_moment, number * self.mean, along, profile=self.profile)
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""
         along = [power * value for value in self.along]
         if axis is not None and along:
             along[axis] = 0.0
-        return Signal(power * self.second_moment, 0.0, tuple(along))
+        return Signal(power * self.second_moment, 0.0, tuple(along), profile=self.profile)
 
     def agreeing(self, axis: int) -> Signal:
         """Returns the signal as seen by pairs that differ on one axis: their agreement stands for the square."""
@@ -69,7 +70,7 @@ class Signal:
 
     def with_axes(self, along: Sequence[float]) -> Signal:
         """Returns the signal with other axes."""
-        return dataclasses.replace(self, along=tuple(along), zeros=())
+        return dataclasses.replace(self, along=tuple(along), profile=())
 
 
 def independent(shape: Shape, second_moment: float = 1.0) -> Signal:
@@ -101,7 +102,7 @@ def averaged(signal: Signal, sizes: Mapping[int, float]) -> float:
     for chosen in itertools.product((False, True), repeat=len(axes)):
         weight, agreement = 1.0, signal.second_moment
         for axis, differs in zip(axes, chosen):
-            share = 0.0 if sizes[axis] == MANY else 1 / sizes[axis]
+            share = 1 / sizes[axis]
             weight *= 1 - share if differs else share
             agreement = min(agreement, signal.along[axis]) if differs else agreement
         total += weight * agreement
@@ -142,7 +143,21 @@ def added(signals: Sequence[Signal]) -> Signal:
     cross = mean**2 - sum(one.mean**2 for one in signals)
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(sum(one.along[axis] for one in signals) + cross for axis in range(rank))
-    return Signal(sum(one.second_moment for one in signals) + cross, mean, along)
+    return Signal(sum(one.second_moment for one in signals) + cross, mean, along, profile=_profile_of(signals, rank))
+
+
+def _profile_of(signals: Sequence[Signal], rank: int) -> tuple[Any, ...]:
+    """Returns the profile of a sum: each part's, by its second moment."""
+    if not any(one.profile for one in signals):
+        return ()
+    total = sum(one.second_moment for one in signals) or 1.0
+    found: list[Any] = []
+    for axis in range(rank):
+        parts = [one.profile[axis] if one.profile else None for one in signals]
+        sizes = {len(part) for part in parts if part is not None}
+        mixed = sum(one.second_moment / total * (1.0 if p is None else p) for one, p in zip(signals, parts))
+        found.append(mixed if len(sizes) == 1 else None)
+    return tuple(found)
 
 
 def multiplied(signals: Sequence[Signal]) -> Signal:
@@ -157,7 +172,9 @@ def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     mean = sum(share * one.mean for one, share in zip(signals, shares))
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(sum(share * one.along[axis] for one, share in zip(signals, shares)) for axis in range(rank))
-    return Signal(sum(share * one.second_moment for one, share in zip(signals, shares)), mean, along)
+    weighted = [one.times(math.sqrt(share)) for one, share in zip(signals, shares)]
+    second_moment = sum(one.second_moment for one in weighted)
+    return Signal(second_moment, mean, along, profile=_profile_of(weighted, rank))
 
 
 def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
@@ -177,7 +194,7 @@ def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
                 else signal.second_moment
             )
             along += [apart] * len(new)
-    return dataclasses.replace(signal, along=tuple(along), zeros=())
+    return dataclasses.replace(signal, along=tuple(along), profile=())
 
 
 def _groups(shape: Shape, wanted: Shape) -> list[tuple[list[int], list[int]]]:

@@ -193,7 +193,8 @@ def scale(gradient: Signal | None, factor: float) -> Signal | None:
     """Returns a gradient whose squares have grown by a factor."""
     if gradient is None:
         return None
-    return Signal(gradient.second_moment * factor, 0.0, tuple(value * factor for value in gradient.along))
+    along = tuple(value * factor for value in gradient.along)
+    return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile)
 
 
 def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[Signal | None], Signal | None]]:
@@ -203,14 +204,17 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     response = respond(function, signal.mean, signal.variance)
     correlations = [_correlation(signal, value) for value in signal.along]
     along = tuple(map(response.covariance, correlations))
-    made = Signal(response.second_moment, response.mean, along, bent=(function, signal))
+    made = Signal(response.second_moment, response.mean, along, bent=(function, signal), profile=signal.profile)
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
         slopes = zip(gradient.along, correlations)
         return Signal(
-            gradient.second_moment * response.slope, 0.0, tuple(v * response.slope_covariance(c) for v, c in slopes)
+            gradient.second_moment * response.slope,
+            0.0,
+            tuple(v * response.slope_covariance(c) for v, c in slopes),
+            profile=gradient.profile,
         )
 
     return made, back

@@ -11,48 +11,52 @@ import keras
 import numpy as np
 
 from keras_autoinit.activations import activation
-from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers
+from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
+from keras_autoinit.rules.products import weighted
 from keras_autoinit.signals import Shape, Signal, constant
 from keras_autoinit.slots import Slot, slots_of
+
+
+# For one axis: how much of each output's taps meets each input, and how many of the taps that one
+# output has are those of another, too.
+Taps = tuple[np.ndarray, float]
 
 
 @for_layers("Dense", "EinsumDense")
 def dense(context: Context) -> Effect:
     """Sums over features: the second moment times the weight's power."""
     layer, (slot, *_) = context.layer, slots_of(context.layer)
-    return _mixed(context, slot, _einsum_axes(context) if isinstance(layer, keras.layers.EinsumDense) else None, 1.0)
+    return _mixed(context, slot, _einsum_axes(context) if isinstance(layer, keras.layers.EinsumDense) else None, {})
 
 
 @for_layers("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D")
 def convolution(context: Context) -> Effect:
     """Sums over taps and channels; a tap beyond the border meets nothing."""
     (slot, *_) = slots_of(context.layer)
-    return _mixed(context, slot, None, _inside(context))
+    return _mixed(context, slot, None, _taps(context))
 
 
 @for_layers("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
 def transposed_convolution(context: Context) -> Effect:
     """Shares its taps out among the outputs; those beyond the border are lost."""
     (slot, *_) = slots_of(context.layer)
-    layer, given, made = context.layer, context.shape_in(), context.shape_out()
-    reached = 1.0
-    for axis, stride in zip(_spatial(layer), _each(layer.strides, layer.rank)):
-        if given and made:
-            reached *= given[axis] * stride / made[axis]
-    return _mixed(context, slot, None, reached)
+    return _mixed(context, slot, None, _taps_transposed(context))
 
 
 @for_layers("SeparableConv1D", "SeparableConv2D")
 def separable_convolution(context: Context) -> Effect:
     """Mixes the taps of each channel, then the channels."""
     depthwise, pointwise = slots_of(context.layer)
-    inside = _inside(context)
-    signal = _undiluted(context.signal, context.shape_in())
-    first = context.weights.power(context.layer, depthwise, inside * signal.second_moment)
-    between = signal.mixed(inside * first, -1)
-    narrow = dataclasses.replace(context, signals=(dataclasses.replace(between, zeros=()),))
-    effect = _mixed(narrow, pointwise, None, 1.0)
-    return dataclasses.replace(effect, backward=functools.partial(_scaled_after, effect.backward, inside * first))
+    taps = _taps(context)
+    through = _through(context.signal, taps)
+    first = context.weights.power(context.layer, depthwise, through.second_moment)
+    between = dataclasses.replace(context, signals=(through.mixed(first, -1),))
+    effect = _mixed(between, pointwise, None, {})
+
+    def backward(gradients: Gradients) -> Gradients:
+        return (_back_through(scale(effect.backward(gradients)[0], first), taps),)
+
+    return dataclasses.replace(effect, backward=backward)
 
 
 @for_layers("Embedding")
@@ -72,7 +76,7 @@ def _read_back(context: Context, slot: Slot) -> Effect:
     return Effect((context.signal.mixed(power, -1),), lambda gradients: (_back(gradients[0], power * context.growth),))
 
 
-def _mixed(context: Context, slot: Slot, axes: tuple[float, ...] | None, inside: float) -> Effect:
+def _mixed(context: Context, slot: Slot, axes: tuple[float, ...] | None, taps: dict[int, Taps]) -> Effect:
     """Mixes with one kernel, adds the bias, and applies the layer's own activation.
 
     Args:
@@ -80,39 +84,65 @@ def _mixed(context: Context, slot: Slot, axes: tuple[float, ...] | None, inside:
         slot: the kernel.
         axes: for each axis of the output, the agreement that it takes over for each unit of power;
             those of the input when not given.
-        inside: the share of taps that meet the signal.
+        taps: for each axis of positions, how the inputs meet the outputs.
     """
-    signal = _undiluted(context.signal, context.shape_in())
-    power = inside * context.weights.power(context.layer, slot, inside * signal.second_moment)
-    made = signal.mixed(power, -1)
+    signal, rank, shape = _through(context.signal, taps), len(context.signal.along), context.shape_out()
+    unit = _unit_axis(context.layer)
+    power = context.weights.power(context.layer, slot, signal.second_moment)
+    made = signal.mixed(power, unit)
     if axes is not None:
         made = made.with_axes([power * value for value in axes])
-    if len(made.along) != len(context.shape_out()) and context.shape_out():
-        made = made.with_axes([made.along[0] if made.along else 0.0, *[0.0] * (len(context.shape_out()) - 1)])
+    if shape and len(made.along) != len(shape):
+        made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
     before = _with_bias(context.layer, made)
-    after, back = activated(before, activation(getattr(context.layer, "activation", None)))
-    rank = len(context.signal.along)
+    after, back = _bent_inside(context, before)
+    growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, _ in taps.values())
 
     def backward(gradients: Gradients) -> Gradients:
-        return (_back(back(gradients[0]), power * context.growth, rank),)
+        return (_back_through(_back(back(gradients[0]), power * growth, unit, rank), taps),)
 
     return Effect((after,), backward, before)
 
 
-def _back(gradient: Signal | None, factor: float, rank: int | None = None) -> Signal | None:
+def _bent_inside(context: Context, signal: Signal) -> Any:
+    """Applies the layer's own activation."""
+    function = activation(getattr(context.layer, "activation", None))
+    if function.name == "softmax":
+        return weighted(signal, (len(signal.along) - 1,), context.shape_out())
+    return activated(signal, function)
+
+
+def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
+    """Returns the signal as the outputs' positions see it: with as much of it as their taps meet."""
+    profile = list(signal.profile or (None,) * len(signal.along))
+    share = left = 1.0
+    for axis, (matrix, common) in taps.items():
+        left *= common
+        seen = matrix.sum(1) if profile[axis] is None else matrix @ profile[axis]
+        share *= float(seen.mean())
+        profile[axis] = None if np.ptp(seen) == 0 else seen / seen.mean()
+    kept = tuple(profile) if any(one is not None for one in profile) else ()
+    along = tuple(share * value * (left if axis in taps else 1.0) for axis, value in enumerate(signal.along))
+    return Signal(share * signal.second_moment, share * signal.mean, along, profile=kept)
+
+
+def _back_through(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
+    """Returns the gradient as the inputs' positions get it."""
+    if gradient is None or not taps:
+        return gradient
+    return _through(gradient, {axis: (matrix.T, common) for axis, (matrix, common) in taps.items()})
+
+
+def _back(gradient: Signal | None, factor: float, unit: int = -1, rank: int | None = None) -> Signal | None:
     """Returns the gradient before a mixing: every square is shared out among what was mixed."""
     if gradient is None:
         return None
-    along = [factor * value for value in gradient.along]
-    if along:
-        along[-1] = 0.0
-    if rank is not None and rank != len(along):
-        along = [*along[:1], *[0.0] * (rank - 1)]
-    return Signal(gradient.second_moment * factor, 0.0, tuple(along))
+    made = gradient.mixed(factor, unit)
+    return made if rank in (None, len(made.along)) else made.with_axes([*made.along[:1], *[0.0] * (rank - 1)])
 
 
-def _scaled_after(backward: Any, factor: float, gradients: Gradients) -> Gradients:
-    return tuple(None if one is None else one.mixed(factor) for one in backward(gradients))
+def _unit_axis(layer: Any) -> int:
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
 
 
 def _with_bias(layer: Any, signal: Signal) -> Signal:
@@ -130,7 +160,9 @@ def _shifted(signal: Signal, bias: Signal) -> Signal:
     along = [value + bias.second_moment for value in signal.along]
     if along:
         along[-1] = signal.along[-1] + bias.mean**2
-    return Signal(signal.second_moment + bias.second_moment, signal.mean + bias.mean, tuple(along))
+    return Signal(
+        signal.second_moment + bias.second_moment, signal.mean + bias.mean, tuple(along), profile=signal.profile
+    )
 
 
 def _einsum_axes(context: Context) -> tuple[float, ...]:
@@ -146,53 +178,68 @@ def _einsum_axes(context: Context) -> tuple[float, ...]:
     return tuple(letters.get(letter, 0.0) for letter in output)[: len(shape) or None]
 
 
-def _undiluted(signal: Signal, shape: Shape) -> Signal:
-    """Returns the signal without the zeros that a padding has put around it."""
-    if not signal.zeros or not shape:
-        return signal
-    share = math.prod((size - sum(zeros)) / size for size, zeros in zip(shape, signal.zeros))
-    return dataclasses.replace(signal, second_moment=signal.second_moment / share, mean=signal.mean / share,
-                               along=tuple(value / share for value in signal.along), zeros=())
-
-
-def _inside(context: Context) -> float:
-    """Returns the share of taps that meet the signal, over all output positions."""
+def _taps(context: Context) -> dict[int, Taps]:
+    """Returns, for each axis of positions, the share of each output's taps that meets each input."""
     layer, shape, made = context.layer, context.shape_in(), context.shape_out()
     if not shape or not made:
-        return 1.0
-    zeros = context.signal.zeros or ((0, 0),) * len(shape)
-    share = 1.0
+        return {}
+    kernel, strides, rates = (
+        _each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
+    )
+    return {
+        axis: taps_met(shape[axis], made[axis], kernel[i], strides[i], rates[i], layer.padding)
+        for i, axis in enumerate(_spatial(layer))
+        if kernel[i] > 1 or strides[i] > 1
+    }
+
+
+def _taps_transposed(context: Context) -> dict[int, Taps]:
+    """The same for a transposed convolution, which is another one read backwards.
+
+    An output meets `taps / stride` inputs on average: that many make up the fan-in.
+    """
+    layer, shape, made = context.layer, context.shape_in(), context.shape_out()
+    if not shape or not made:
+        return {}
+    kernel, strides, rates = (
+        _each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
+    )
+    found = {}
     for i, axis in enumerate(_spatial(layer)):
-        taps, stride, rate = (
-            _each(value, layer.rank)[i] for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
-        )
-        share *= share_inside(shape[axis], made[axis], taps, stride, rate, layer.padding, zeros[axis])
-    return share
+        matrix, _ = taps_met(made[axis], shape[axis], kernel[i], strides[i], rates[i], layer.padding)
+        # Outputs in different places between two strides have no tap in common.
+        found[axis] = (matrix.T * strides[i], 1 / strides[i])
+    return found
 
 
 @functools.lru_cache(maxsize=1024)
-def share_inside(
-    size: int, made: int, taps: int, stride: int, rate: int, padding: str, zeros: tuple[int, int] = (0, 0)
-) -> float:
-    """Returns the share of a window's taps that meet the signal along one axis.
+def taps_met(size: int, made: int, taps: int, stride: int, rate: int, padding: str) -> Taps:
+    """Returns, for each window along one axis, the share of its taps that meets each entry.
 
     Args:
-        size: length of the axis, padding by an earlier layer included.
+        size: length of the axis.
         made: how many windows there are.
         taps: how many taps each has.
         stride: from one window to the next.
         rate: from one tap to the next.
         padding: `"same"`, `"valid"` or `"causal"`.
-        zeros: how many entries at either end an earlier layer has put there.
+
+    Returns:
+        The shares, and how many of a window's taps inside another one has inside, too.
 
     Example:
-        >>> share_inside(4, 4, taps=3, stride=1, rate=1, padding="same")
-        0.8333333333333334
+        >>> taps_met(4, 4, taps=3, stride=1, rate=1, padding="same")[0].sum(1).round(2).tolist()
+        [0.67, 1.0, 1.0, 0.67]
     """
     reach = (taps - 1) * rate + 1
     before = {"same": max((made - 1) * stride + reach - size, 0) // 2, "causal": reach - 1}.get(padding, 0)
     places = np.arange(made)[:, None] * stride + np.arange(taps)[None] * rate - before
-    return float(((places >= zeros[0]) & (places < size - zeros[1])).mean())
+    matrix = np.zeros((made, size))
+    inside = (places >= 0) & (places < size)
+    windows, _ = met = np.nonzero(inside)
+    np.add.at(matrix, (windows, places[met]), 1 / taps)
+    often = inside.mean(0)
+    return matrix, float((often**2).mean() / often.mean()) if often.any() else 1.0
 
 
 def _spatial(layer: Any) -> range:

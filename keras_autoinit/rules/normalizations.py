@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.signals import MANY, Shape, Signal, averaged, averaged_signal, constant
+from keras_autoinit.signals import BATCH, Shape, Signal, averaged, averaged_signal, constant, independent, multiplied
 
 
 @for_layers("BatchNormalization")
@@ -93,7 +93,10 @@ def normalized(
     epsilon = float(getattr(layer, "epsilon", 1e-6) or 0.0)
     factor = gamma / (variance + epsilon) if variance + epsilon > 0 else 0.0
     along = [factor * (value - other) for value, other in zip(signal.along, centre.along)]
-    made = Signal(factor * variance, 0.0 if centred else signal.mean * math.sqrt(factor), tuple(along))
+    mean = 0.0 if centred else signal.mean * math.sqrt(factor)
+    # Over positions alone, or with them: what is faint at a border stays so.
+    profile = signal.profile if len(axes) > 1 else ()
+    made = Signal(factor * variance, mean, tuple(along), profile=profile)
     beta = getattr(layer, "beta", None)
     if beta is not None and not isinstance(getattr(layer, "beta_initializer", None), keras.initializers.Zeros):
         made = _shifted(made, beta)
@@ -102,17 +105,19 @@ def normalized(
         gradient = gradients[0]
         if gradient is None:
             return (None,)
-        lost = averaged(gradient, sizes) if centred else 0.0
-        rest = max(gradient.second_moment - lost, 0.0)
-        # What is left has no mean over these axes; along the others it agrees as before.
-        keep = [0.0 if axis in axes else value for axis, value in enumerate(gradient.along)]
-        return (scale(Signal(rest, 0.0, tuple(keep)), factor),)
+        lost = averaged_signal(gradient, sizes) if centred else independent(gradient.along, 0.0)
+        # The share that grows with the signal, too, changes nothing behind the normalization.
+        unit = made.times(1 / math.sqrt(made.second_moment)) if made.second_moment > 0 else made
+        along_signal = averaged(multiplied([gradient, unit]), sizes)
+        rest = max(gradient.second_moment - lost.second_moment - along_signal, 0.0)
+        along = tuple(value - other for value, other in zip(gradient.along, lost.along))
+        return (scale(Signal(rest, 0.0, along, profile=gradient.profile), factor),)
 
     return Effect((made,), backward)
 
 
 def _size(shape: Shape, axis: int) -> float:
-    return MANY if axis == 0 or not shape else float(shape[axis])
+    return float(BATCH) if axis == 0 or not shape else float(shape[axis])
 
 
 def _second_moment(value: Any) -> float:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
-
 import numpy as np
 
 from keras_autoinit.activations import Activation, known
-from keras_autoinit.graphs import Ref
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.rules.linear import share_inside
-from keras_autoinit.signals import Shape, Signal, averaged_signal, sum_over
+from keras_autoinit.rules.linear import taps_met
+from keras_autoinit.signals import Signal, averaged_signal, sum_over
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})
@@ -215,11 +212,14 @@ def _windows(context: Context) -> dict[int, float]:
     sides = (size,) * len(axes) if isinstance(size, int) else tuple(size)
     strides = context.option("strides") or sides
     strides = (strides,) * len(axes) if isinstance(strides, int) else tuple(strides)
-    zeros = context.signal.zeros or ((0, 0),) * len(shape)
     padding = context.option("padding", "valid")
-    return {
-        axis: side * share_inside(shape[axis], made[axis], side, stride, 1, padding, zeros[axis])
-        if shape and made
-        else float(side)
-        for axis, side, stride in zip(axes, sides, strides)
-    }
+    if not shape or not made:
+        return {axis: float(side) for axis, side in zip(axes, sides)}
+    windows = {}
+    for axis, side, stride in zip(axes, sides, strides):
+        met, _ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
+        profile = context.signal.profile[axis] if context.signal.profile else None
+        # Zeros around the signal are no entries of it.
+        held = met.sum(1) if profile is None else met @ (profile > 0)
+        windows[axis] = side * float(held.mean())
+    return windows

@@ -120,7 +120,7 @@ def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape) -> Any:
     count = math.prod(shape[axis] for axis in axes) if shape else 8
     same = min((signal.along[axis] for axis in axes), default=0.0)
     variance = max(signal.second_moment - same, 0.0)
-    share = concentration(float(f"{variance:.6g}"), count)
+    share, slope = concentration(float(f"{variance:.6g}"), count)
     uniform = 1 / count**2
 
     def along(axis: int) -> float:
@@ -135,23 +135,26 @@ def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape) -> Any:
         if gradient is None:
             return None
         apart = max(gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0), 0.0)
-        factor = made.second_moment * max(1 - share, 0.0)
-        return Signal(apart * factor, 0.0, tuple(0.0 if i in axes else max(v, 0.0) * uniform
+        return Signal(apart * slope, 0.0, tuple(0.0 if i in axes else max(v, 0.0) * uniform
                                                  for i, v in enumerate(gradient.along)))
 
     return made, back
 
 
 @functools.lru_cache(maxsize=512)
-def concentration(variance: float, count: int) -> float:
+def concentration(variance: float, count: int) -> tuple[float, float]:
     """Returns the expected sum of squares of the soft-max of this many Gaussian logits.
 
-    One over the number that count: `1 / count` for equal logits, one for a single winner.
+    One over the number that count: `1 / count` for equal logits, one for a single winner. And
+    the factor on squared gradients, `E a^2 (1 - 2 a + sum a^2)`.
     """
     logits = math.sqrt(variance) * np.random.default_rng(0).standard_normal((DRAWS, min(count, 1024)))
     weights = np.exp(logits - logits.max(1, keepdims=True))
     weights /= weights.sum(1, keepdims=True)
-    return float((weights**2).sum(1).mean()) * min(count, 1024) / count
+    squares = (weights**2).sum(1, keepdims=True)
+    share = min(count, 1024) / count
+    slope = float((weights**2 * (1 - 2 * weights + squares)).mean())
+    return float(squares.mean()) * share, slope * share**2
 
 
 @for_operations("DotProductAttention")

@@ -102,7 +102,7 @@ def split(context: Context) -> Effect:
         return (whole,)
 
     del shape
-    return Effect((dataclasses.replace(part, zeros=()),) * len(context.call.outputs), backward)
+    return Effect((dataclasses.replace(part, profile=()),) * len(context.call.outputs), backward)
 
 
 @for_operations("GetItem")
@@ -184,10 +184,23 @@ def pad(context: Context) -> Effect:
     if not given or not made:
         return Effect((signal,), lambda gradients: gradients)
     share = math.prod(given) / math.prod(made)
-    zeros = _zeros(context, len(given))
-    thin = Signal(signal.second_moment * share, signal.mean * share, tuple(v * share for v in signal.along),
-                  signal.bent, zeros)
-    return Effect((thin,), lambda gradients: (gradients[0],))
+    profile = list(signal.profile or (None,) * len(given))
+    for axis, (before, after) in enumerate(_zeros(context, len(given))):
+        if before or after:
+            inside = np.ones(given[axis]) if profile[axis] is None else profile[axis]
+            profile[axis] = np.pad(inside, (before, after)) * (made[axis] / given[axis])
+    thin = Signal(
+        signal.second_moment * share,
+        signal.mean * share,
+        tuple(value * share for value in signal.along),
+        signal.bent,
+        tuple(profile),
+    )
+    return Effect((thin,), lambda gradients: (_without_profile(gradients[0]),))
+
+
+def _without_profile(gradient: Signal | None) -> Signal | None:
+    return gradient and dataclasses.replace(gradient, profile=())
 
 
 def _zeros(context: Context, rank: int) -> tuple[tuple[int, int], ...]:
@@ -195,18 +208,17 @@ def _zeros(context: Context, rank: int) -> tuple[tuple[int, int], ...]:
         width = context.layer.pad_width
         width = ((width, width),) * rank if isinstance(width, int) else width
         return tuple((int(before), int(after)) for before, after in width)
-    given, made = context.shape_in(), context.shape_out()
     padding = context.layer.padding
-    sides = [padding] if isinstance(padding[0], int) else padding
-    positions = iter(sides)
-    return tuple((0, 0) if a == b else tuple(next(positions)) for a, b in zip(given, made))
+    sides = [tuple(padding)] if isinstance(padding[0], int) else [tuple(side) for side in padding]
+    first = getattr(context.layer, "data_format", None) == "channels_first"
+    return ((0, 0), (0, 0), *sides) if first else ((0, 0), *sides, (0, 0))
 
 
 @for_layers("Cropping1D", "Cropping2D", "Cropping3D")
 @for_operations("Flip", "Roll", "Take", "TakeAlongAxis", "Slice")
 def part(context: Context) -> Effect:
     """Keeps a part of the entries."""
-    signal = dataclasses.replace(context.signal, zeros=())
+    signal = dataclasses.replace(context.signal, profile=())
     rank = len(context.shape_out()) or len(signal.along)
     signal = signal.with_axes([*signal.along, *[0.0] * rank][:rank])
     back = len(context.signal.along)
