@@ -118,7 +118,8 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     share = left = 1.0
     for axis, (matrix, common) in taps.items():
         left *= common
-        seen = matrix.sum(1) if profile[axis] is None else matrix @ profile[axis]
+        known = profile[axis] is not None and len(profile[axis]) == matrix.shape[1]
+        seen = matrix @ profile[axis] if known else matrix.sum(1)
         share *= float(seen.mean())
         profile[axis] = None if np.ptp(seen) == 0 else seen / seen.mean()
     kept = tuple(profile) if any(one is not None for one in profile) else ()

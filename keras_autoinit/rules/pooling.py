@@ -5,6 +5,7 @@ Windows are taken as apart: what two overlapping ones share is not counted as ag
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import numpy as np
@@ -74,7 +75,7 @@ def average_pooling(context: Context) -> Effect:
     def backward(gradients: Gradients) -> Gradients:
         # Each entry is in as many windows as `count` times the outputs to the inputs.
         gradient = scale(gradients[0], count**-2 * max(count * context.growth, 1.0))
-        return (gradient,)
+        return (gradient and dataclasses.replace(gradient, profile=()),)
 
     return Effect((made,), backward)
 
