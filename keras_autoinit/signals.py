@@ -58,10 +58,12 @@ class Signal:
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""
-        along = [power * value for value in self.along]
+        along, profile = [power * value for value in self.along], list(self.profile)
         if axis is not None and along:
             along[axis] = 0.0
-        return Signal(power * self.second_moment, 0.0, tuple(along), profile=self.profile)
+        if axis is not None and profile:
+            profile[axis] = None
+        return Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile))
 
     def agreeing(self, axis: int) -> Signal:
         """Returns the signal as seen by pairs that differ on one axis: their agreement stands for the square."""

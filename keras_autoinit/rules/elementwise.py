@@ -29,7 +29,6 @@ from keras_autoinit.signals import (
     Signal,
     added,
     aligned,
-    averaged_signal,
     blended,
     constant,
     multiplied,

@@ -13,9 +13,8 @@ import numpy as np
 from keras_autoinit.activations import activation
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
 from keras_autoinit.rules.products import weighted
-from keras_autoinit.signals import Shape, Signal, constant
+from keras_autoinit.signals import Signal, constant
 from keras_autoinit.slots import Slot, slots_of
-
 
 # For one axis: how much of each output's taps meets each input, and how many of the taps that one
 # output has are those of another, too.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
 from keras_autoinit.signals import BATCH, Shape, Signal, averaged, averaged_signal, constant, independent, multiplied
@@ -96,6 +98,10 @@ def normalized(
     mean = 0.0 if centred else signal.mean * math.sqrt(factor)
     # Over positions alone, or with them: what is faint at a border stays so.
     profile = signal.profile if len(axes) > 1 else ()
+    # Each unit has a scale of its own, if it is not among what is averaged over.
+    units = next((a for a, one in enumerate(signal.profile) if one is not None and a not in axes), None)
+    shares = np.ones(1) if units is None else signal.profile[units]
+    profile = tuple(None if axis == units else one for axis, one in enumerate(profile))
     made = Signal(factor * variance, mean, tuple(along), profile=profile)
     beta = getattr(layer, "beta", None)
     if beta is not None and not isinstance(getattr(layer, "beta_initializer", None), keras.initializers.Zeros):
@@ -111,9 +117,18 @@ def normalized(
         along_signal = averaged(multiplied([gradient, unit]), sizes)
         rest = max(gradient.second_moment - lost.second_moment - along_signal, 0.0)
         along = tuple(value - other for value, other in zip(gradient.along, lost.along))
-        return (scale(Signal(rest, 0.0, along, profile=gradient.profile), factor),)
+        back = Signal(rest, 0.0, along, profile=gradient.profile)
+        return (scale(back, factor) if units is None else _by_unit(back, units, gamma / (variance * shares + epsilon)),)
 
     return Effect((made,), backward)
+
+
+def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
+    """Returns a gradient whose squares grow by a factor for each unit."""
+    grown = gradient.times(math.sqrt(float(factors.mean())))
+    profile = list(grown.profile or (None,) * len(grown.along))
+    profile[axis] = factors / factors.mean()
+    return dataclasses.replace(grown, profile=tuple(profile))
 
 
 def _size(shape: Shape, axis: int) -> float:

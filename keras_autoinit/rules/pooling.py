@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+
 import numpy as np
 
 from keras_autoinit.activations import Activation, known

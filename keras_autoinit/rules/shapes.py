@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.graphs import Ref
-from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
 from keras_autoinit.signals import Shape, Signal, aligned, blended, reshaped, summed_back
 
 
@@ -76,7 +76,38 @@ def concatenate(context: Context) -> Effect:
         axis = context.layer.axis % (len(signal.along) + 1)
         signal = signal.with_axes([*signal.along[:axis], signal.mean**2, *signal.along[axis:]])
         return Effect((signal,), lambda gradients: (_dropped(gradients[0], axis),) * len(context.call.inputs))
-    return Effect((signal,), lambda gradients: (gradients[0],) * len(context.call.inputs))
+    axis = context.layer.axis % len(signal.along) if signal.along and hasattr(context.layer, "axis") else None
+    if axis is None or not context.shape_out() or len(operands) != len(context.call.inputs):
+        return Effect((signal,), lambda gradients: (gradients[0],) * len(context.call.inputs))
+    return _side_by_side(context, signal, axis)
+
+
+def _side_by_side(context: Context, signal: Signal, axis: int) -> Effect:
+    """Joins signals, and remembers which part of the axis holds how much of the second moment."""
+    ends = np.cumsum([context.shape_in(index)[axis] for index in range(len(context.signals))])
+    parts = [
+        one.second_moment * (np.ones(size) if not one.profile or one.profile[axis] is None else one.profile[axis])
+        for one, size in zip(context.signals, np.diff(ends, prepend=0))
+    ]
+    whole = np.concatenate(parts)
+    profile = list(signal.profile or (None,) * len(signal.along))
+    profile[axis] = whole / whole.mean() if whole.mean() > 0 else None
+
+    def backward(gradients: Gradients) -> Gradients:
+        return tuple(_part(gradients[0], axis, start, end) for start, end in zip([0, *ends], ends))
+
+    return Effect((dataclasses.replace(signal, profile=tuple(profile)),), backward)
+
+
+def _part(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
+    """Returns the gradient at a part of an axis."""
+    if gradient is None or not gradient.profile or gradient.profile[axis] is None:
+        return gradient
+    own = gradient.profile[axis][start:end]
+    part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
+    profile = list(part.profile)
+    profile[axis] = own / own.mean() if own.mean() > 0 else None
+    return dataclasses.replace(part, profile=tuple(profile))
 
 
 def _dropped(gradient: Signal | None, axis: int) -> Signal | None:
