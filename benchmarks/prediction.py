@@ -68,7 +68,17 @@ def inputs_for(model: keras.Model, source: np.random.Generator) -> Any:
             return source.integers(0, 2 if "segment" in tensor.name else 500, shape).astype(tensor.dtype)
         return source.normal(size=shape).astype(tensor.dtype)
 
-    return keras.tree.map_structure(sample, model.input)
+    return keras.tree.map_structure(lambda tensor: _raw(model, sample(tensor)), model.input)
+
+
+def _raw(model: keras.Model, values: np.ndarray) -> np.ndarray:
+    """Returns what a model's own preprocessing turns into these values."""
+    for layer in reversed(model.layers[:4]):
+        if isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
+            values = values * np.sqrt(np.ravel(layer.input_variance)) + np.ravel(layer.input_mean)
+        elif isinstance(layer, keras.layers.Rescaling) and np.ndim(layer.scale) == 0:
+            values = (values - layer.offset) / layer.scale
+    return values.astype(values.dtype if values.dtype != np.float64 else "float32")
 
 
 def _recording(layer: Any, made: dict[int, list[Any]]) -> Callable[..., Any]:
@@ -107,12 +117,13 @@ def compared(model: keras.Model, seeds: int, method: Any = "theory") -> tuple[li
     sums: dict[str, list[Any]] = defaultdict(list)
     for seed in range(seeds):
         source = np.random.default_rng(seed)
-        plan = ka.AutoInit(method, seed=seed, overwrite=True).apply(model)
+        inputs = inputs_for(model, source)
+        plan = ka.AutoInit(method, seed=seed, overwrite=True).apply(model, inputs)
         last: dict[str, Any] = {}
         for place in read(model).places:
             for slot in place.slots:
                 last[place.path] = (place.layer, plan[f"{place.path}/{slot.weight}"])
-        found = measured(model, [layer for layer, _ in last.values()], inputs_for(model, source), source)
+        found = measured(model, [layer for layer, _ in last.values()], inputs, source)
         for path, (layer, row) in last.items():
             if id(layer) in found and row.output_std is not None:
                 sums[path].append((row.output_std, row.gradient_factor, *found[id(layer)]))
