@@ -19,7 +19,7 @@ from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
 from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
-from keras_autoinit.stretches import Fate, Structure, slot_calls, structure_of
+from keras_autoinit.stretches import Fate, Structure, fate_of, slot_calls, structure_of
 
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal", "delta_orthogonal"]
 DISTRIBUTIONS = ("delta_orthogonal", "normal", "orthogonal", "truncated_normal", "uniform")
@@ -172,15 +172,18 @@ class Solver:
 
     def _target(self, key: tuple[int, str]) -> tuple[float, str]:
         """Returns the second moment that a weight should make, and why."""
-        _, slot = self.places[key]
+        slot = self.places[key][1]
         if slot.role in ("recurrent", "depthwise") and not slot.activated:
             return 1.0, "Keeps the second moment of what it reads."
         fates = [self.structure.fates[id(call)] for call in self.uses[key] if id(call) in self.structure.fates]
+        made = self.graph.expanded.get(key[0], ())
+        fates = fates or [fate_of(self.graph, tensor) for tensor in made if self.graph.maker(tensor) is None]
         if not fates:
             return 1.0, "Gives what follows a unit second moment."
         fate = fates[0]
         if fate.kind == "activation":
-            return self._before_activation(fate, self.structure.stretches.get(id(self.uses[key][0])))
+            stretch = self.structure.stretches.get(id(self.uses[key][0])) if self.uses[key] else None
+            return self._before_activation(fate, stretch)
         if fate.kind == "merge" and fate.call is not None:
             return self._into_merge(fate)
         if fate.kind == "normalization":

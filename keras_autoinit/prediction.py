@@ -71,6 +71,7 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
     for number in graph.inputs:
         spec = graph.specs.get(number)
         signals[number] = independent(spec.shape if spec else (2, 1))
+    _constants(graph, weights, signals)
     wholes, inside = _compositions(graph)
     effects: dict[int, Effect] = {}
     before: dict[int, Signal] = {}
@@ -88,6 +89,16 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
             notes.append(effect.note)
     gradients = _gradients(graph, effects, wholes, inside)
     return Prediction(graph, signals, gradients, before, tuple(notes))
+
+
+def _constants(graph: Graph, weights: Weights, signals: dict[int, Signal]) -> None:
+    """Puts in what layers make of their weights alone, such as embeddings of positions: the same for every sample."""
+    for place in graph.places:
+        for tensor in graph.expanded.get(id(place.layer), ()):
+            spec = graph.specs.get(tensor)
+            if place.slots and spec and tensor not in graph.inputs and graph.maker(tensor) is None:
+                power = weights.power(place.layer, place.slots[0], 1.0)
+                signals[tensor] = Signal(power, 0.0, (power, *[0.0] * (len(spec.shape) - 1)))
 
 
 def _constant(graph: Graph, number: int) -> Signal:

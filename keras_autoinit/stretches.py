@@ -27,6 +27,9 @@ TOLERATED = math.log(1.5)
 # Shorter ones, the gates and heads of otherwise normalized networks, are left at unit signals.
 SHORTEST = 3
 
+# Tensors to look back over: enough for a rotation of positions written out.
+NEAR = 24
+
 _NORMALIZATIONS = tuple(
     getattr(keras.layers, name)
     for name in (
@@ -124,7 +127,12 @@ def _fate(graph: Graph, call: Call) -> Fate:
     own = activation(getattr(call.operation, "activation", None)) if _has_own(call) else None
     if own is not None and not own.linear:
         return Fate("activation", call.outputs[0], activation=own, made=call.outputs[0])
-    queue, seen = deque(call.outputs[:1]), set(call.outputs[:1])
+    return fate_of(graph, call.outputs[0])
+
+
+def fate_of(graph: Graph, source: int) -> Fate:
+    """Searches breadth first for what bends, normalizes or adds a tensor."""
+    queue, seen = deque([source]), {source}
     while queue:
         tensor = queue.popleft()
         whole = composition_at(graph, tensor)
@@ -137,12 +145,31 @@ def _fate(graph: Graph, call: Call) -> Fate:
                 return Fate("activation", tensor, activation=met, made=reader.outputs[0])
             if isinstance(reader.operation, _NORMALIZATIONS):
                 return Fate("normalization", tensor)
-            if is_merge(reader):
+            own = is_merge(reader) and _all_from(graph, reader, source)
+            if is_merge(reader) and not own:
                 return Fate("merge", tensor, call=reader)
-            if (met is not None or passes(reader)) and len(set(reader.inputs)) == 1:
+            if own or ((met is not None or passes(reader)) and len(set(reader.inputs)) == 1):
                 queue.extend(out for out in reader.outputs if out not in seen)
                 seen.update(reader.outputs)
-    return Fate("end", call.outputs[0])
+    return Fate("end", source)
+
+
+def _all_from(graph: Graph, call: Call, source: int) -> bool:
+    """Whether all that a call adds is made from one tensor by a few operations, as in a rotation of positions."""
+    return all(_made_from(graph, tensor, source) for tensor in set(call.inputs) - {source})
+
+
+def _made_from(graph: Graph, tensor: int, source: int) -> bool:
+    stack, seen = [tensor], {tensor}
+    while stack and len(seen) < NEAR:
+        maker = graph.maker(stack.pop())
+        if maker is None or isinstance(maker.operation, keras.Layer):
+            return False
+        if source in maker.inputs:
+            return True
+        stack.extend(set(maker.inputs) - seen)
+        seen.update(maker.inputs)
+    return False
 
 
 def _has_own(call: Call) -> bool:

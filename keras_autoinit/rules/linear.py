@@ -24,8 +24,9 @@ Taps = tuple[np.ndarray, float]
 @for_layers("Dense", "EinsumDense")
 def dense(context: Context) -> Effect:
     """Sums over features: the second moment times the weight's power."""
-    layer, (slot, *_) = context.layer, slots_of(context.layer)
-    return _mixed(context, slot, _einsum_axes(context) if isinstance(layer, keras.layers.EinsumDense) else None, {})
+    (slot, *_) = slots_of(context.layer)
+    names = _letters(context) if isinstance(context.layer, keras.layers.EinsumDense) else None
+    return _mixed(context, slot, names, {})
 
 
 @for_layers("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D")
@@ -65,7 +66,10 @@ def embedding(context: Context) -> Effect:
     if context.call.kwargs.get("reverse"):
         return _read_back(context, slot)
     power = context.weights.power(context.layer, slot, 1.0)
-    return Effect((Signal(power, 0.0, (0.0,) * max(len(context.shape_out()), 1)),), lambda gradients: (None,))
+    # Two words are the same by chance, in a small vocabulary (two segments) often.
+    same = power / max(int(context.layer.input_dim), 1)
+    along = (*[same] * max(len(context.shape_out()) - 1, 1), 0.0)
+    return Effect((Signal(power, 0.0, along),), lambda gradients: (None,))
 
 
 def _read_back(context: Context, slot: Slot) -> Effect:
@@ -75,22 +79,21 @@ def _read_back(context: Context, slot: Slot) -> Effect:
     return Effect((context.signal.mixed(power, -1),), lambda gradients: (_back(gradients[0], power * context.growth),))
 
 
-def _mixed(context: Context, slot: Slot, axes: tuple[float, ...] | None, taps: dict[int, Taps]) -> Effect:
+def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: dict[int, Taps]) -> Effect:
     """Mixes with one kernel, adds the bias, and applies the layer's own activation.
 
     Args:
         context: the call.
         slot: the kernel.
-        axes: for each axis of the output, the agreement that it takes over for each unit of power;
-            those of the input when not given.
+        names: a letter for each axis of the input and of the output, where these differ.
         taps: for each axis of positions, how the inputs meet the outputs.
     """
     signal, rank, shape = _through(context.signal, taps), len(context.signal.along), context.shape_out()
     unit = _unit_axis(context.layer)
     power = context.weights.power(context.layer, slot, signal.second_moment)
     made = signal.mixed(power, unit)
-    if axes is not None:
-        made = made.with_axes([power * value for value in axes])
+    if names is not None:
+        made = _renamed(Signal(made.second_moment, 0.0, signal.times(math.sqrt(power)).along), *names)
     if shape and len(made.along) != len(shape):
         made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
     before = _with_bias(context.layer, made)
@@ -98,7 +101,10 @@ def _mixed(context: Context, slot: Slot, axes: tuple[float, ...] | None, taps: d
     growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, _ in taps.values())
 
     def backward(gradients: Gradients) -> Gradients:
-        return (_back_through(_back(back(gradients[0]), power * growth, unit, rank), taps),)
+        gradient = back(gradients[0])
+        if gradient is not None and names is not None:
+            return (_renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0]),)
+        return (_back_through(_back(gradient, power * growth, unit, rank), taps),)
 
     return Effect((after,), backward, before)
 
@@ -165,17 +171,19 @@ def _shifted(signal: Signal, bias: Signal) -> Signal:
     )
 
 
-def _einsum_axes(context: Context) -> tuple[float, ...]:
-    """Returns the agreement along each output axis: the input's where the letter comes from there."""
+def _letters(context: Context) -> tuple[str, str]:
+    """Returns a letter for each axis of an einsum layer's input and output."""
     source, rest = context.layer.equation.replace(" ", "").split(",")
     output = rest.partition("->")[2]
-    shape, along = context.shape_out(), context.signal.along
-    if "..." in source:
-        extra = len(along) - len(source.replace("...", ""))
-        dots = "".join(chr(0x3B1 + i) for i in range(max(extra, 0)))
-        source, output = source.replace("...", dots), output.replace("...", dots)
-    letters = {letter: along[axis] for axis, letter in enumerate(source) if axis < len(along)}
-    return tuple(letters.get(letter, 0.0) for letter in output)[: len(shape) or None]
+    extra = max(len(context.signal.along) - len(source.replace("...", "")), 0)
+    dots = "".join(chr(0x3B1 + i) for i in range(extra))
+    return source.replace("...", dots), output.replace("...", dots)
+
+
+def _renamed(signal: Signal, given: str, wanted: str) -> Signal:
+    """Returns a signal with the axes that a mixing hands on; the others are made anew."""
+    agreements = dict(zip(given, signal.along))
+    return Signal(signal.second_moment, 0.0, tuple(agreements.get(letter, 0.0) for letter in wanted))
 
 
 def _taps(context: Context) -> dict[int, Taps]:

@@ -111,16 +111,22 @@ def softmax(context: Context) -> Effect:
     """Weights that sum to one: the more the logits differ, the fewer of them count."""
     rank = len(context.signal.along)
     axes = axes_of(context.option("axis", -1), rank)
-    made, back = weighted(context.signal, axes, context.shape_in())
+    causal = len(context.call.inputs) > 1 and _bars_some(context.shape_in(1), context.shape_in())
+    made, back = weighted(context.signal, axes, context.shape_in(), causal)
     return Effect((made,), lambda gradients: (back(gradients[0]), *[None] * (len(context.call.inputs) - 1)))
 
 
-def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape) -> Any:
+def _bars_some(mask: Shape, shape: Shape) -> bool:
+    """Whether a mask tells queries apart: then each sees what came before it only."""
+    return len(mask) > 1 and len(shape) > 1 and mask[-2] == shape[-2] > 1
+
+
+def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool = False) -> Any:
     """Returns the soft-max of a signal, and what it does to a gradient."""
     count = math.prod(shape[axis] for axis in axes) if shape else 8
     same = min((signal.along[axis] for axis in axes), default=0.0)
     variance = max(signal.second_moment - same, 0.0)
-    share, slope = concentration(float(f"{variance:.6g}"), count)
+    share, slope = (causal_concentration if causal else concentration)(float(f"{variance:.6g}"), count)
     uniform = 1 / count**2
 
     def along(axis: int) -> float:
@@ -157,6 +163,14 @@ def concentration(variance: float, count: int) -> tuple[float, float]:
     return float(squares.mean()) * share, slope * share**2
 
 
+@functools.lru_cache(maxsize=512)
+def causal_concentration(variance: float, count: int) -> tuple[float, float]:
+    """Returns the same where the first query sees one token, the second two, and so on."""
+    seen = np.unique(np.linspace(1, count, min(count, 32)).round().astype(int))
+    found = np.array([concentration(variance, int(number)) for number in seen])
+    return float(found[:, 0].mean()), float((found[:, 1] * seen / count).mean())
+
+
 @for_operations("DotProductAttention")
 def attention(context: Context) -> Effect:
     """Queries meet keys, a soft-max weighs the values: axes are sample, token, head, feature."""
@@ -166,7 +180,9 @@ def attention(context: Context) -> Effect:
     scale = context.option("scale") or width**-0.5
     logits = contracted(query.signal, key.signal, ("BTHD", "BSHD", "BHTS"), sizes).times(scale)
     shape = tuple(sizes[letter] for letter in "BHTS")
-    weights, back = weighted(logits, (3,), shape)
+    mask = [one.shape for one in context.operands[3:]]
+    causal = bool(context.option("is_causal", False)) or any(_bars_some(one, shape) for one in mask)
+    weights, back = weighted(logits, (3,), shape, causal)
     made = contracted(weights, value.signal, ("BHTS", "BSHD", "BTHD"), sizes)
 
     def backward(gradients: Gradients) -> Gradients:

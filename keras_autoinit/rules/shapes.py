@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_autoinit.graphs import Ref
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
-from keras_autoinit.signals import Shape, Signal, aligned, blended, reshaped, summed_back
+from keras_autoinit.signals import Shape, Signal, aligned, blended, reshaped, sum_over, summed_back
 
 
 @for_layers("Flatten", "Reshape")
@@ -195,7 +195,11 @@ def repeat(context: Context) -> Effect:
         gradient = gradients[0]
         if gradient is None or not context.call.inputs:
             return (None,) * len(context.call.inputs)
-        return (summed_back(gradient, made, given), *[None] * (len(context.call.inputs) - 1))
+        folds = {
+            axis: size / given[axis] for axis, size in enumerate(made) if len(made) == len(given) and size > given[axis] > 1
+        }
+        whole = sum_over(summed_back(gradient, made, given), folds)
+        return (whole, *[None] * (len(context.call.inputs) - 1))
 
     return Effect((result,), backward)
 
