@@ -149,19 +149,28 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--layers", action="store_true", help="print every layer")
     options = parser.parse_args(arguments)
-    print(f"{'model':20} {'layers':>6}  {'signal: median':>14} {'95 %':>6} {'worst':>6}  {'gradient: median':>16} "
-          f"{'95 %':>6} {'worst':>6}")
+    print(
+        f"{'model':20} {'layers':>6}  {'signal: median':>14} {'95 %':>6} {'worst':>6}  {'gradient: median':>16} "
+        f"{'95 %':>6} {'worst':>6}"
+    )
     for name in options.models:
         keras.backend.clear_session()
         rows, plan = compared(backbone(name) if name in HUB else application(name), options.seeds)
         if options.layers:
             for path, *numbers in rows:
-                print(f"  {path:50} {numbers[0]:8.4g} {numbers[1]:8.4g} {np.log2(numbers[1] / numbers[0]):6.2f}   "
-                      f"{numbers[2] or np.nan:9.4g} {numbers[3]:9.4g} {np.log2(numbers[3] / (numbers[2] or np.nan)):6.2f}")
+                print(
+                    f"  {path:50} {numbers[0]:8.4g} {numbers[1]:8.4g} {np.log2(numbers[1] / numbers[0]):6.2f}   "
+                    f"{numbers[2] or np.nan:9.4g} {numbers[3]:9.4g} {np.log2(numbers[3] / (numbers[2] or np.nan)):6.2f}"
+                )
             print(*plan.notes, sep="\n")
         forward, backward = errors(rows)
-        print(f"{name:20} {len(rows):6}  " + "   ".join(
-            f"{np.median(e):14.3f} {np.quantile(e, 0.95):6.3f} {e.max():6.3f}" for e in (forward, backward)), flush=True)
+        print(
+            f"{name:20} {len(rows):6}  "
+            + "   ".join(
+                f"{np.median(e):14.3f} {np.quantile(e, 0.95):6.3f} {e.max():6.3f}" for e in (forward, backward)
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -167,4 +167,6 @@ def _method(method: Any) -> Method:
     if isinstance(method, (Table, Theory)):
         return method
     names = ", ".join(repr(name) for name in sorted(METHODS))
-    raise SelectionError(f"Expected `method` to be one of {names}, or an instance of Table or Theory. Received: {method!r}.")
+    raise SelectionError(
+        f"Expected `method` to be one of {names}, or an instance of Table or Theory. Received: {method!r}."
+    )

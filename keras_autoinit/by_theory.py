@@ -246,9 +246,7 @@ def _power_now(owner: Any, slot: Slot) -> float:
     return second_moment(variable) * slot.axes.fans(tuple(variable.shape))[0]
 
 
-def _decision(
-    solver: Solver, prediction: Prediction, place: Place, slot: Slot, selection: Selection
-) -> Decision:
+def _decision(solver: Solver, prediction: Prediction, place: Place, slot: Slot, selection: Selection) -> Decision:
     key = (id(place.layer), slot.weight)
     variable = slot.variable(place.layer)
     shape = None if variable is None else tuple(variable.shape)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from keras_autoinit.compositions import Composition, composed_activation, composition_at
-from keras_autoinit.graphs import Call, Graph
+from keras_autoinit.graphs import Graph
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import activated
 from keras_autoinit.signals import Signal, added, independent
@@ -39,8 +38,6 @@ class Prediction:
 @dataclass(frozen=True)
 class Given:
     """The weights as they are now."""
-
-    kept: dict[int, float] = field(default_factory=dict)
 
     def power(self, owner: Any, slot: Slot, base: float) -> float:
         """Returns fan-in times the second moment of a layer's weight."""
@@ -151,8 +148,3 @@ def _whole(parts: list[Signal] | None) -> Signal | None:
     if not parts:
         return None
     return parts[0] if len(parts) == 1 else added(parts)
-
-
-def weighted_calls(graph: Graph, layers: Iterable[Any]) -> dict[int, list[Call]]:
-    """Returns the calls of each layer by its `id`."""
-    return {id(layer): graph.calls_of(layer) for layer in layers}

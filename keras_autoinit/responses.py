@@ -62,7 +62,9 @@ def respond(function: Activation, mean: float, variance: float) -> Response:
     spread = math.sqrt(max(variance, 1e-24))
     assert function.function is not None
     with np.errstate(all="ignore"):
-        values = np.nan_to_num(np.asarray(function.function(mean + spread * z), np.float64), posinf=1e150, neginf=-1e150)
+        values = np.nan_to_num(
+            np.asarray(function.function(mean + spread * z), np.float64), posinf=1e150, neginf=-1e150
+        )
     coefficients = polynomials @ (weights * values)
     slopes = np.diff(values) / np.diff(z) / spread
     between = (weights[1:] + weights[:-1]) / 2

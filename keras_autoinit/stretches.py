@@ -257,7 +257,7 @@ def stretch(activations: tuple[Activation, ...]) -> Stretch:
     if len(bending) < SHORTEST or abs(at_one) <= TOLERATED:
         return Stretch(activations, 1.0, math.exp(min(at_one, 700.0)))
     counts = {one: bending.count(one) for one in set(bending)}
-    growth = sum(count * _log_chis(one) for one, count in counts.items())
+    growth = np.sum([count * _log_chis(one) for one, count in counts.items()], axis=0)
     best = int(np.argmin(np.maximum(np.abs(np.log(CHOICES)), np.abs(growth))))
     return Stretch(activations, float(f"{CHOICES[best]:.6g}"), float(np.exp(min(growth[best], 700.0))))
 
@@ -293,9 +293,7 @@ def _merges(graph: Graph, order: dict[int, int]) -> dict[int, Merge]:
         chain[id(call)] = chain.get(id(previous), len(chain)) if previous is not None else len(chain)
         if trunk is not None:
             lengths[chain[id(call)]] = lengths.get(chain[id(call)], 0) + 1
-    return {
-        key: Merge(one.call, one.trunk, one.parts, lengths.get(chain[key], 1)) for key, one in found.items()
-    }
+    return {key: Merge(one.call, one.trunk, one.parts, lengths.get(chain[key], 1)) for key, one in found.items()}
 
 
 def _position(graph: Graph, tensor: int, order: dict[int, int]) -> int:

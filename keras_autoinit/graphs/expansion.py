@@ -207,12 +207,18 @@ def is_composite(operation: Any) -> bool:
 
     A subclass of `Conv2D` is a `Conv2D`, and stays one call.
     """
-    if not isinstance(operation, keras.Layer):
+    if not isinstance(operation, keras.Layer) or isinstance(operation, tuple(_WHOLE)):
         return False
     own = next(kind for kind in type(operation).__mro__ if kind.__module__.startswith("keras."))
     return own in _BARE or issubclass(own, _LOOKED_INTO)
 
 
+def keep_whole(kind: type) -> None:
+    """Has layers of a class stay one call, whatever is inside: somebody says what they do."""
+    _WHOLE.add(kind)
+
+
+_WHOLE: set[type] = set()
 _BARE = (keras.Layer, *keras.Layer.__bases__, keras.Model, *keras.Model.__mro__)
 _LOOKED_INTO = (*ATTENTION, keras.layers.Lambda, keras.layers.Attention, keras.layers.AdditiveAttention)
 

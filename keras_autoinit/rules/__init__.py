@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_autoinit.graphs import keep_whole
 from keras_autoinit.rules import linear, normalizations, pooling, products, recurrent, shapes
 from keras_autoinit.rules.base import OPERATIONS, Backward, Context, Effect, Gradients, Weights, layer_rule, scale
 from keras_autoinit.rules.elementwise import activation
@@ -43,7 +44,8 @@ def register_rule(kind: type) -> Callable[[UserRule], UserRule]:
     """Teaches the theory what a custom layer does to a signal.
 
     When to use: for a layer that computes by other means than Keras's layers and operations;
-    without a rule it is measured on random input, and a note says so.
+    without a rule it is measured on random input, and a note says so. A layer with a rule is not
+    looked into.
 
     Args:
         kind: the layer's class; its subclasses are served too.
@@ -64,6 +66,7 @@ def register_rule(kind: type) -> Callable[[UserRule], UserRule]:
     """
 
     def decorate(rule: UserRule) -> UserRule:
+        keep_whole(kind)
         layer_rule.register(kind, lambda layer, context: _effect(context, rule(layer, *context.signals)))
         return rule
 

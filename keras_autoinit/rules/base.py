@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -104,7 +103,9 @@ class Context:
     def growth(self) -> float:
         """How many entries come out for each that goes in; one where shapes are not known."""
         given, made = self.shape_in(), self.shape_out()
-        return math.prod(made) / math.prod(given) if given and made and math.prod(given) else 1.0
+        if not given or not made:
+            return 1.0
+        return float(np.prod(made) / max(np.prod(given), 1))
 
     def option(self, name: str, default: Any = None) -> Any:
         """Returns what an operation was made with, or called with, under a name."""
@@ -123,9 +124,8 @@ class Context:
                 found.append(Operand(given[value.number], spec.shape if spec else (), value.number))
             elif isinstance(value, Variable):
                 found.append(Operand(self.of_variable(value), tuple(value.shape), None))
-            elif isinstance(value, (int, float, np.number, np.ndarray)) or keras.ops.is_tensor(value):
-                if not isinstance(value, bool):
-                    found.append(Operand(*constant(_numbers(value)), None))
+            elif not isinstance(value, bool) and (isinstance(value, _NUMBERS) or keras.ops.is_tensor(value)):
+                found.append(Operand(*constant(_numbers(value)), None))
         return tuple(found)
 
     def of_variable(self, variable: Any, base: float = 1.0) -> Signal:
@@ -136,13 +136,16 @@ class Context:
         return constant(_numbers(variable))[0]
 
 
+_NUMBERS = (int, float, np.number, np.ndarray)
+
+
 def _numbers(value: Any) -> Any:
-    if isinstance(value, (int, float, np.ndarray, np.number)):
+    if isinstance(value, _NUMBERS):
         return value
     return keras.ops.convert_to_numpy(value)
 
 
-Rule = Callable[[Context], Effect]
+Rule = Callable[[Context], Effect | None]
 OPERATIONS: dict[str, Rule] = {}
 
 
@@ -153,7 +156,7 @@ def layer_rule(layer: Any, context: Context) -> Effect | None:
 
 
 def for_layers(*names: str) -> Callable[[Rule], Rule]:
-    """Registers a rule for layers of Keras by the names of their classes; a name that this Keras lacks is passed over."""
+    """Registers a rule for layers of Keras, by the names of their classes: older versions lack some."""
 
     def decorate(rule: Rule) -> Rule:
         for name in names:

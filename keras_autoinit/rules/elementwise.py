@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,9 +126,10 @@ def _centred(context: Context, whole: Operand, mean: Operand) -> Effect:
 
 def _sum(context: Context, factors: Sequence[float]) -> Effect:
     shape = context.shape_out()
-    times: Counter[Any] = Counter()
+    times: dict[Any, float] = {}
     for index, (operand, factor) in enumerate(zip(context.operands, factors)):
-        times[index if operand.number is None else ("tensor", operand.number)] += factor
+        key = index if operand.number is None else ("tensor", operand.number)
+        times[key] = times.get(key, 0.0) + factor
     firsts = {
         key: next(one for i, one in enumerate(context.operands) if key in (i, ("tensor", one.number))) for key in times
     }
@@ -169,8 +169,11 @@ def divide(context: Context) -> Effect:
     first, second = context.operands
     if second.number is None:
         values = second.signal
-        inverse = Signal(1 / values.second_moment, math.copysign(1 / math.sqrt(values.second_moment), values.mean),
-                         tuple(1 / values.second_moment for _ in values.along))
+        inverse = Signal(
+            1 / values.second_moment,
+            math.copysign(1 / math.sqrt(values.second_moment), values.mean),
+            tuple(1 / values.second_moment for _ in values.along),
+        )
     else:
         inverse, _ = activated(second.signal, _function("Reciprocal"))
     return _product(context, [first, Operand(inverse, second.shape, second.number)])
@@ -212,8 +215,10 @@ def _larger_of_two(first: Signal, second: Signal) -> Signal:
     mean = first.mean * above + second.mean * (1 - above) + spread * density
     second_moment = first.second_moment * above + second.second_moment * (1 - above)
     second_moment += (first.mean + second.mean) * spread * density
-    along = tuple(mean**2 + (a - first.mean**2) * above**2 + (b - second.mean**2) * (1 - above) ** 2
-                  for a, b in zip(first.along, second.along))
+    along = tuple(
+        mean**2 + (a - first.mean**2) * above**2 + (b - second.mean**2) * (1 - above) ** 2
+        for a, b in zip(first.along, second.along)
+    )
     return Signal(second_moment, mean, along)
 
 
@@ -264,9 +269,12 @@ def dropout(context: Context) -> Effect:
     if type(context.layer).__name__.startswith("Spatial"):
         # One draw for all positions.
         along[1:-1] = [growth * value for value in along[1:-1]]
-    return Effect((Signal(kept.second_moment * growth, kept.mean, tuple(along)),),
-                  lambda gradients: (None if gradients[0] is None else Signal(
-                      gradients[0].second_moment * growth, 0.0, gradients[0].along),))
+    return Effect(
+        (Signal(kept.second_moment * growth, kept.mean, tuple(along)),),
+        lambda gradients: (
+            None if gradients[0] is None else Signal(gradients[0].second_moment * growth, 0.0, gradients[0].along),
+        ),
+    )
 
 
 @for_layers("GaussianNoise")

@@ -60,7 +60,9 @@ def _run(context: Context) -> list[Any]:
         if "int" in spec.dtype or spec.dtype == "bool":
             values[number] = np.ones(shape, spec.dtype)
         else:
-            values[number] = (signal.mean + math.sqrt(signal.variance) * source.standard_normal(shape)).astype("float32")
+            values[number] = (signal.mean + math.sqrt(signal.variance) * source.standard_normal(shape)).astype(
+                "float32"
+            )
 
     def fill(value: Any) -> Any:
         return keras.ops.convert_to_tensor(values[value.number]) if isinstance(value, Ref) else value

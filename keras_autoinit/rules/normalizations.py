@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.signals import BATCH, Shape, Signal, averaged, averaged_signal, constant, independent, multiplied
+from keras_autoinit.signals import BATCH, Shape, Signal, averaged, averaged_signal, constant, multiplied
 
 
 @for_layers("BatchNormalization")
@@ -76,9 +76,7 @@ def operation(context: Context) -> Effect:
     return normalized(context, axes_of(context.option("axis", -1), rank), centred=name == "LayerNorm")
 
 
-def normalized(
-    context: Context, axes: Sequence[int], centred: bool, groups: dict[int, float] | None = None
-) -> Effect:
+def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dict[int, float] | None = None) -> Effect:
     """Divides by the spread over some axes, after taking off the mean where `centred`.
 
     Args:
@@ -111,7 +109,7 @@ def normalized(
         gradient = gradients[0]
         if gradient is None:
             return (None,)
-        lost = averaged_signal(gradient, sizes) if centred else independent(gradient.along, 0.0)
+        lost = averaged_signal(gradient, sizes) if centred else gradient.times(0.0)
         # The share that grows with the signal, too, changes nothing behind the normalization.
         unit = made.times(1 / math.sqrt(made.second_moment)) if made.second_moment > 0 else made
         along_signal = averaged(multiplied([gradient, unit]), sizes)
@@ -139,8 +137,6 @@ def _second_moment(value: Any) -> float:
     """Returns the mean square of a variable's numbers; one where there is none."""
     if not isinstance(value, keras.Variable):
         return 1.0
-    initializer = getattr(value, "initializer", None)
-    del initializer
     return float((keras.ops.convert_to_numpy(value).astype("float64") ** 2).mean())
 
 

@@ -177,8 +177,7 @@ def _nodes() -> tuple[np.ndarray, np.ndarray]:
 @for_layers(*_names("UpSampling"))
 def up_sampling(context: Context) -> Effect:
     """Repeats entries, or draws lines between them: then neighbours are averaged."""
-    layer, rank = context.layer, len(context.signal.along)
-    axes = _positions(context)
+    layer, axes = context.layer, _positions(context)
     sides = dict(zip(axes, (layer.size,) * len(axes) if isinstance(layer.size, int) else layer.size))
     signal = context.signal
     if getattr(layer, "interpolation", "nearest") != "nearest":
@@ -191,7 +190,6 @@ def up_sampling(context: Context) -> Effect:
         gradient = gradients[0]
         return (None if gradient is None else sum_over(gradient, {a: float(s) for a, s in sides.items()}),)
 
-    del rank
     return Effect((signal,), backward)
 
 

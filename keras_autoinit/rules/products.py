@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import string
@@ -59,8 +58,6 @@ def dot_layer(context: Context) -> Effect:
 def _contraction(context: Context, operands: tuple[Operand, Operand], names: tuple[str, str, str]) -> Effect:
     signals, shapes = tuple(one.signal for one in operands), tuple(one.shape for one in operands)
     sizes = {letter: size for name, shape in zip(names, shapes) for letter, size in zip(name, shape)}
-    variables = [i for i, value in enumerate(_values(context)) if value is not None]
-    del variables
     made = contracted(signals[0], signals[1], names, sizes)
 
     def backward(gradients: Gradients) -> Gradients:
@@ -76,10 +73,6 @@ def _contraction(context: Context, operands: tuple[Operand, Operand], names: tup
     if len(made.along) != len(context.shape_out()) and context.shape_out():
         made = made.with_axes([*made.along, *[0.0] * 8][: len(context.shape_out())])
     return Effect((made,), backward)
-
-
-def _values(context: Context) -> list[Any]:
-    return [one.number for one in context.operands]
 
 
 def contracted(first: Signal, second: Signal, names: tuple[str, str, str], sizes: dict[str, int]) -> Signal:
@@ -141,8 +134,9 @@ def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool =
         if gradient is None:
             return None
         apart = max(gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0), 0.0)
-        return Signal(apart * slope, 0.0, tuple(0.0 if i in axes else max(v, 0.0) * uniform
-                                                 for i, v in enumerate(gradient.along)))
+        return Signal(
+            apart * slope, 0.0, tuple(0.0 if i in axes else max(v, 0.0) * uniform for i, v in enumerate(gradient.along))
+        )
 
     return made, back
 
@@ -199,6 +193,3 @@ def attention(context: Context) -> Effect:
         return tuple(found.get(number) for number in context.call.inputs)
 
     return Effect((made,), backward)
-
-
-__all__ = ["attention", "concentration", "contracted", "dataclasses", "einsum", "matmul", "softmax", "weighted"]

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_autoinit.graphs import Ref
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
-from keras_autoinit.signals import Shape, Signal, aligned, blended, reshaped, sum_over, summed_back
+from keras_autoinit.signals import Signal, aligned, blended, reshaped, sum_over, summed_back
 
 
 @for_layers("Flatten", "Reshape")
@@ -52,9 +51,7 @@ def _order(context: Context) -> list[int]:
         order[one], order[other] = order[other], order[one]
         return order
     if name == "Moveaxis":
-        return list(np.moveaxis(np.empty((1,) * rank + ()), layer.source, layer.destination).shape) and _moved(
-            rank, layer.source, layer.destination
-        )
+        return _moved(rank, layer.source, layer.destination)
     if name == "Transpose":
         return order[::-1] if layer.axes is None else [axis % rank for axis in layer.axes]
     return [0, *layer.dims]
@@ -117,7 +114,7 @@ def _dropped(gradient: Signal | None, axis: int) -> Signal | None:
 @for_operations("Split", "ArraySplit", "Unstack", "Chunk")
 def split(context: Context) -> Effect:
     """Cuts a signal into parts of its kind."""
-    shape, signal = context.shape_in(), context.signal
+    signal = context.signal
     name = type(context.layer).__name__
     axis = context.layer.axis % len(signal.along) if signal.along else 0
     part = _dropped(signal, axis) if name == "Unstack" else signal
@@ -132,7 +129,6 @@ def split(context: Context) -> Effect:
             whole = whole.with_axes([*whole.along[:axis], 0.0, *whole.along[axis:]])
         return (whole,)
 
-    del shape
     return Effect((dataclasses.replace(part, profile=()),) * len(context.call.outputs), backward)
 
 
@@ -195,9 +191,9 @@ def repeat(context: Context) -> Effect:
         gradient = gradients[0]
         if gradient is None or not context.call.inputs:
             return (None,) * len(context.call.inputs)
-        folds = {
-            axis: size / given[axis] for axis, size in enumerate(made) if len(made) == len(given) and size > given[axis] > 1
-        }
+        # What is repeated next to itself, as the keys of grouped queries are.
+        sides = [(axis, new / old) for axis, (new, old) in enumerate(zip(made, given)) if new > old > 1]
+        folds = dict(sides) if len(made) == len(given) else {}
         whole = sum_over(summed_back(gradient, made, given), folds)
         return (whole, *[None] * (len(context.call.inputs) - 1))
 
@@ -266,11 +262,3 @@ def part(context: Context) -> Effect:
 
 def _padded(gradient: Signal | None, rank: int) -> Signal | None:
     return gradient and gradient.with_axes([*gradient.along, *[0.0] * rank][:rank])
-
-
-def refs(structure: Any) -> list[Ref]:
-    """Returns the tensors among arguments."""
-    return [value for value in structure if isinstance(value, Ref)]
-
-
-__all__ = ["Shape", "concatenate", "get_item", "pad", "reshape", "transpose"]
