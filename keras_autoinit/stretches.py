@@ -17,6 +17,7 @@ import numpy as np
 from keras_autoinit.activations import Activation, activation
 from keras_autoinit.compositions import composed_activation, composition_at
 from keras_autoinit.graphs import Call, Graph, activation_of, passes
+from keras_autoinit.merges import NORMALIZATIONS, Merge, is_merge, merges_of
 from keras_autoinit.responses import respond
 from keras_autoinit.slots import Slot
 
@@ -29,19 +30,6 @@ SHORTEST = 3
 
 # Tensors to look back over: enough for a rotation of positions written out.
 NEAR = 24
-
-_NORMALIZATIONS = tuple(
-    getattr(keras.layers, name)
-    for name in (
-        "BatchNormalization",
-        "LayerNormalization",
-        "GroupNormalization",
-        "RMSNormalization",
-        "UnitNormalization",
-    )
-    if hasattr(keras.layers, name)
-)
-_MERGES = ("Add", "Subtract", "Average")
 
 
 @dataclass(frozen=True)
@@ -61,23 +49,6 @@ class Fate:
     call: Call | None = None
     activation: Activation | None = None
     made: int | None = None
-
-
-@dataclass(frozen=True)
-class Merge:
-    """A sum of signals.
-
-    Attributes:
-        call: the addition.
-        trunk: the tensor that the others were made from; `None` where they have no such thing.
-        parts: how many signals meet.
-        length: how many merges follow each other on this trunk.
-    """
-
-    call: Call
-    trunk: int | None
-    parts: int
-    length: int = 1
 
 
 @dataclass(frozen=True)
@@ -119,7 +90,7 @@ def structure_of(graph: Graph, calls: list[Call]) -> Structure:
     """
     order = {id(call): index for index, call in enumerate(graph.calls)}
     fates = {id(call): _fate(graph, call) for call in calls}
-    return Structure(fates, _stretches(graph, calls, fates), _merges(graph, order))
+    return Structure(fates, _stretches(graph, calls, fates), merges_of(graph, order))
 
 
 def _fate(graph: Graph, call: Call) -> Fate:
@@ -143,7 +114,7 @@ def fate_of(graph: Graph, source: int) -> Fate:
             met = activation_of(reader)
             if met is not None and not met.linear:
                 return Fate("activation", tensor, activation=met, made=reader.outputs[0])
-            if isinstance(reader.operation, _NORMALIZATIONS):
+            if isinstance(reader.operation, NORMALIZATIONS):
                 return Fate("normalization", tensor)
             own = is_merge(reader) and _all_from(graph, reader, source)
             if is_merge(reader) and not own:
@@ -174,11 +145,6 @@ def _made_from(graph: Graph, tensor: int, source: int) -> bool:
 
 def _has_own(call: Call) -> bool:
     return isinstance(call.operation, keras.Layer) and not isinstance(call.operation, keras.layers.RNN)
-
-
-def is_merge(call: Call) -> bool:
-    """Whether a call adds signals."""
-    return type(call.operation).__name__ in _MERGES and len(set(call.inputs)) > 1
 
 
 def _stretches(graph: Graph, calls: list[Call], fates: dict[int, Fate]) -> dict[int, Stretch]:
@@ -224,7 +190,7 @@ def _sources(graph: Graph, call: Call, makers: dict[int | None, Call]) -> list[C
             found.append(makers[tensor])
             continue
         maker = graph.maker(tensor)
-        if maker is None or isinstance(maker.operation, _NORMALIZATIONS) or is_merge(maker) or not passes(maker):
+        if maker is None or isinstance(maker.operation, NORMALIZATIONS) or is_merge(maker) or not passes(maker):
             continue
         stack.extend(number for number in maker.inputs if number not in seen)
         seen.update(maker.inputs)
@@ -277,61 +243,6 @@ def _log_chis(function: Activation) -> np.ndarray:
     if function not in _CHIS:
         _CHIS[function] = np.array([log_chi(function, float(choice)) for choice in CHOICES])
     return _CHIS[function]
-
-
-def _merges(graph: Graph, order: dict[int, int]) -> dict[int, Merge]:
-    """Finds every merge, its trunk, and how many stand on the same trunk."""
-    found: dict[int, Merge] = {}
-    chain: dict[int, int] = {}
-    lengths: dict[int, int] = {}
-    for call in graph.calls:
-        if not is_merge(call):
-            continue
-        trunk = _trunk(graph, call, order)
-        found[id(call)] = Merge(call, trunk, len(set(call.inputs)))
-        previous = None if trunk is None else _merge_before(graph, trunk)
-        chain[id(call)] = chain.get(id(previous), len(chain)) if previous is not None else len(chain)
-        if trunk is not None:
-            lengths[chain[id(call)]] = lengths.get(chain[id(call)], 0) + 1
-    return {key: Merge(one.call, one.trunk, one.parts, lengths.get(chain[key], 1)) for key, one in found.items()}
-
-
-def _position(graph: Graph, tensor: int, order: dict[int, int]) -> int:
-    maker = graph.maker(tensor)
-    return -1 if maker is None else order[id(maker)]
-
-
-def _trunk(graph: Graph, call: Call, order: dict[int, int]) -> int | None:
-    """Returns the input that another input was made from."""
-    inputs = sorted(set(call.inputs), key=lambda tensor: _position(graph, tensor, order))
-    first = inputs[0]
-    earliest = _position(graph, first, order)
-    stack, seen = list(inputs[1:]), set(inputs[1:])
-    while stack:
-        tensor = stack.pop()
-        maker = graph.maker(tensor)
-        if maker is None:
-            continue
-        for number in maker.inputs:
-            if number == first:
-                return first
-            if number not in seen and _position(graph, number, order) > earliest:
-                seen.add(number)
-                stack.append(number)
-    return None
-
-
-def _merge_before(graph: Graph, tensor: int) -> Call | None:
-    """Returns the merge that a trunk comes from with nothing but passing operations and activations between."""
-    while True:
-        maker = graph.maker(tensor)
-        if maker is None or isinstance(maker.operation, _NORMALIZATIONS):
-            return None
-        if is_merge(maker):
-            return maker
-        if len(set(maker.inputs)) != 1 or not (passes(maker) or activation_of(maker) is not None):
-            return None
-        tensor = maker.inputs[0]
 
 
 def slot_calls(graph: Graph, layer: Any, slot: Slot) -> list[Call]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import keras
 import numpy as np
@@ -105,7 +105,7 @@ class Context:
         given, made = self.shape_in(), self.shape_out()
         if not given or not made:
             return 1.0
-        return float(np.prod(made) / max(np.prod(given), 1))
+        return float(np.prod(made)) / max(float(np.prod(given)), 1.0)
 
     def option(self, name: str, default: Any = None) -> Any:
         """Returns what an operation was made with, or called with, under a name."""
@@ -155,10 +155,13 @@ def layer_rule(layer: Any, context: Context) -> Effect | None:
     return None
 
 
-def for_layers(*names: str) -> Callable[[Rule], Rule]:
+AnyRule = TypeVar("AnyRule", bound=Rule)
+
+
+def for_layers(*names: str) -> Callable[[AnyRule], AnyRule]:
     """Registers a rule for layers of Keras, by the names of their classes: older versions lack some."""
 
-    def decorate(rule: Rule) -> Rule:
+    def decorate(rule: AnyRule) -> AnyRule:
         for name in names:
             kind = getattr(keras.layers, name, None)
             if kind is not None:
@@ -168,10 +171,10 @@ def for_layers(*names: str) -> Callable[[Rule], Rule]:
     return decorate
 
 
-def for_operations(*names: str) -> Callable[[Rule], Rule]:
+def for_operations(*names: str) -> Callable[[AnyRule], AnyRule]:
     """Registers a rule for operation classes, which Keras does not export, by their names."""
 
-    def decorate(rule: Rule) -> Rule:
+    def decorate(rule: AnyRule) -> AnyRule:
         OPERATIONS.update(dict.fromkeys(names, rule))
         return rule
 
