@@ -4,6 +4,7 @@ from keras_autoinit import schemes
 from keras_autoinit.activations import Activation, activation
 from keras_autoinit.autoinit import AutoInit
 from keras_autoinit.by_table import Table
+from keras_autoinit.by_theory import Theory
 from keras_autoinit.errors import (
     ActivationError,
     AutoInitError,
@@ -21,6 +22,7 @@ from keras_autoinit.moments import Moments
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.reinitialization import reinitialize
+from keras_autoinit.rules import register_rule
 from keras_autoinit.schemes import (
     ICNR,
     Constant,
@@ -43,6 +45,7 @@ from keras_autoinit.schemes import (
     XavierUniform,
     Zeros,
 )
+from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot, register_slots
 
 __version__ = "0.1.0"
@@ -77,9 +80,11 @@ __all__ = [
     "Recipe",
     "SchemeError",
     "SelectionError",
+    "Signal",
     "Slot",
     "Sparse",
     "Table",
+    "Theory",
     "TrainedModelError",
     "TrainedModelWarning",
     "TruncatedNormal",
@@ -89,6 +94,7 @@ __all__ = [
     "Zeros",
     "__version__",
     "activation",
+    "register_rule",
     "register_slots",
     "reinitialize",
     "schemes",

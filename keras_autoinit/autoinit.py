@@ -10,14 +10,16 @@ from typing import Any
 import keras
 
 from keras_autoinit.by_table import Table
+from keras_autoinit.by_theory import Theory
 from keras_autoinit.errors import PlanError, SelectionError, TrainedModelError, TrainedModelWarning
 from keras_autoinit.graphs import Graph, is_unseen, read
-from keras_autoinit.plans import Plan
+from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.portability import portable
 from keras_autoinit.rewriting import rewrite
 from keras_autoinit.selection import Selection
 
-METHODS = {"table": Table}
+Method = Table | Theory
+METHODS: dict[str, type[Table] | type[Theory]] = {"table": Table, "theory": Theory}
 
 
 class AutoInit(keras.callbacks.Callback):
@@ -27,7 +29,8 @@ class AutoInit(keras.callbacks.Callback):
     callback of `fit`, which applies once at the start of the first training.
 
     Args:
-        method: `"table"`, or `Table(...)` with rows of your own.
+        method: `"table"`, or `Table(...)` with rows of your own; `"theory"`, or `Theory(...)` with
+            options: each scale is then solved from predicted signals.
         seed: an integer that names the whole model's draw; each weight's own seed is derived from
             it and the weight's place. `None` draws a fresh one, which the plan records.
         include: which layers to touch: names, glob patterns (`"encoder/*"`), layer classes,
@@ -53,7 +56,7 @@ class AutoInit(keras.callbacks.Callback):
 
     def __init__(
         self,
-        method: str | Table = "table",
+        method: str | Method = "table",
         *,
         seed: int | None = None,
         include: Any = None,
@@ -123,9 +126,15 @@ class AutoInit(keras.callbacks.Callback):
 
     def _plan(self, graph: Graph) -> Plan:
         self.selection.check(graph.places)
-        rows = self.method.decide(graph, self.selection)
+        rows, told = self._decided(graph)
         seed = secrets.randbits(31) if self.seed is None else int(self.seed)
-        return self._stored(Plan(rows, tuple(_notes(graph, rows, self.portable)), seed))
+        return self._stored(Plan(rows, (*_notes(graph, rows, self.portable), *told), seed))
+
+    def _decided(self, graph: Graph) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
+        """Returns the rows, and what the method has to say on the whole."""
+        if isinstance(self.method, Theory):
+            return self.method.solve(graph, self.selection)
+        return self.method.decide(graph, self.selection), ()
 
     def _stored(self, plan: Plan) -> Plan:
         """Returns the plan with what the layers are to say afterwards."""
@@ -152,10 +161,12 @@ def _notes(graph: Graph, rows: Any, portable_: bool) -> list[str]:
     return notes
 
 
-def _method(method: Any) -> Table:
+def _method(method: Any) -> Method:
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]()
-    if isinstance(method, Table):
+    if isinstance(method, (Table, Theory)):
         return method
     names = ", ".join(repr(name) for name in sorted(METHODS))
-    raise SelectionError(f"Expected `method` to be one of {names}, or an instance of Table. Received: {method!r}.")
+    raise SelectionError(
+        f"Expected `method` to be one of {names}, or an instance of Table or Theory. Received: {method!r}."
+    )

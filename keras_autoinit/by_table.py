@@ -87,13 +87,13 @@ class Table:
         )
 
     def _decision(self, graph: Graph, place: Place, slot: Slot, main: str | None, selection: Selection) -> Decision:
-        role, feeds, slot = role_of(place, slot), feeds_of(graph, place, slot), _beside_tied(graph, place, slot)
+        role, feeds, slot = role_of(place, slot), feeds_of(graph, place, slot), beside_tied(graph, place, slot)
         old, keep = slot.recipe(place.layer), reason_to_keep(place, slot, selection)
         if main is not None and keep is None:
             keep = f"Shared: the row of {main!r} decides."
         new, reason = (old, keep) if keep else self._recommend(place, slot, role, feeds, old)
-        if new != old and not slot.stores:
-            reason = f"{reason} {_NOT_STORED}"
+        if new != old:
+            reason = told(slot, reason)
         variable = slot.variable(place.layer)
         shape = None if variable is None else tuple(variable.shape)
         fan_in, fan_out = (None, None) if shape is None or slot.axes is None else slot.axes.fans(shape)
@@ -117,6 +117,28 @@ class Table:
         return with_axes(Recipe(f"autoinit>{row.scheme}", gain), slot.axes), reason
 
 
+def kept_weights(graph: Graph, selection: Selection) -> dict[str, str]:
+    """Returns the weights that no method draws anew, by path, each with the reason."""
+    shared = _shared(graph)
+    reasons: dict[str, str] = {}
+    for place in graph.places:
+        for slot in place.slots:
+            path = f"{place.path}/{slot.weight}"
+            keep = reason_to_keep(place, slot, selection)
+            if keep is None and path in shared:
+                keep = f"Shared: the row of {shared[path]!r} decides."
+            if keep is None:
+                keep = KEPT.get(role_of(place, slot))
+            if keep is not None:
+                reasons[path] = keep
+    return reasons
+
+
+def told(slot: Slot, reason: str) -> str:
+    """Returns a reason to draw a weight anew, and what a copy of its layer will do."""
+    return reason if slot.stores else f"{reason} {_NOT_STORED}"
+
+
 def _shared(graph: Graph) -> dict[str, str]:
     """Returns the weights whose variable is another weight's too, each with the path of that one.
 
@@ -132,7 +154,7 @@ def _shared(graph: Graph) -> dict[str, str]:
     return {path: group[0][1] for group in groups for _, path in group[1:]}
 
 
-def _beside_tied(graph: Graph, place: Place, slot: Slot) -> Slot:
+def beside_tied(graph: Graph, place: Place, slot: Slot) -> Slot:
     """Returns the slot of a table as it is where it is added to one that is tied to the output.
 
     They stand side by side and have one width. Then this one is of the size of the other.

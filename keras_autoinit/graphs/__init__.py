@@ -12,7 +12,7 @@ import keras
 from keras import tree
 
 from keras_autoinit.errors import ModelTypeError
-from keras_autoinit.graphs.expansion import Arguments, Reader, closed, functional_of, refs_in
+from keras_autoinit.graphs.expansion import Arguments, Reader, closed, functional_of, keep_whole, refs_in
 from keras_autoinit.graphs.operations import ATTENTION, activation_of, is_elementwise, passes
 from keras_autoinit.graphs.places import is_unseen, layers_inside, shared_argument, walk
 from keras_autoinit.graphs.records import Call, Graph, Opaque, Place, Ref, Spec, snake_case
@@ -30,6 +30,7 @@ __all__ = [
     "activation_of",
     "is_elementwise",
     "is_unseen",
+    "keep_whole",
     "layers_inside",
     "passes",
     "read",

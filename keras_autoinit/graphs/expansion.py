@@ -107,7 +107,11 @@ class Reader:
         """Returns what an operation puts out for these arguments, where Keras can tell."""
         try:
             args, kwargs = self._symbols(arguments)
-            return list(tree.flatten(operation.compute_output_spec(*args, **kwargs)))
+            made = list(tree.flatten(operation.compute_output_spec(*args, **kwargs)))
+            if isinstance(operation, keras.layers.EinsumDense) and not all(map(is_told, made)):
+                # Its own account leaves open what the shape it was made with does.
+                made = list(tree.flatten(keras.Operation.compute_output_spec(operation, *args, **kwargs)))
+            return made
         except Exception:
             # Whatever a layer's own code raises on symbols: the shapes it recorded must do.
             return None
@@ -201,12 +205,18 @@ def is_composite(operation: Any) -> bool:
 
     A subclass of `Conv2D` is a `Conv2D`, and stays one call.
     """
-    if not isinstance(operation, keras.Layer):
+    if not isinstance(operation, keras.Layer) or isinstance(operation, tuple(_WHOLE)):
         return False
     own = next(kind for kind in type(operation).__mro__ if kind.__module__.startswith("keras."))
     return own in _BARE or issubclass(own, _LOOKED_INTO)
 
 
+def keep_whole(kind: type) -> None:
+    """Has layers of a class stay one call, whatever is inside: somebody says what they do."""
+    _WHOLE.add(kind)
+
+
+_WHOLE: set[type] = set()
 _BARE = (keras.Layer, *keras.Layer.__bases__, keras.Model, *keras.Model.__mro__)
 _LOOKED_INTO = (*ATTENTION, keras.layers.Lambda, keras.layers.Attention, keras.layers.AdditiveAttention)
 

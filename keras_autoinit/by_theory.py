@@ -1,0 +1,181 @@
+"""From a graph to decisions by theory: every scale solved from predicted signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from keras_autoinit.by_table import feeds_of, role_of, told
+from keras_autoinit.errors import SchemeError
+from keras_autoinit.graphs import Graph, Place
+from keras_autoinit.plans import Decision
+from keras_autoinit.prediction import Prediction, follow
+from keras_autoinit.recipes import Recipe
+from keras_autoinit.schemes import with_axes
+from keras_autoinit.selection import Selection
+from keras_autoinit.slots import Slot
+from keras_autoinit.solving import Fixed, Residual, Solver
+
+Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal", "delta_orthogonal"]
+DISTRIBUTIONS = ("delta_orthogonal", "normal", "orthogonal", "truncated_normal", "uniform")
+RESIDUALS = ("balanced", "none", "zero")
+
+# A signal or a gradient that changes by more than this end to end is worth a note.
+ALARMING = 1e4
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Solves each scale from predicted signals: forward, backward, and between two inputs.
+
+    When to use: for networks that no table row describes: unusual activations, deep stacks,
+    residual branches without normalization. It needs no data; shapes make it exact at borders.
+
+    Assumption: weights are independent and layers are wide, so that sums are Gaussian (Poole et
+    al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232).
+
+    Args:
+        distribution: `"truncated_normal"`, `"normal"`, `"uniform"`, `"orthogonal"`, or
+            `"delta_orthogonal"` (for convolutions with odd sides and stride one; orthogonal
+            elsewhere).
+        residual: `"balanced"`: the branches of a chain of merges together as large as its
+            trunk, so that the second moment at most doubles; `"zero"`: branches start at zero
+            (Zhang et al. 2019, arXiv 1901.09321; De and Smith 2020, arXiv 2002.10444);
+            `"none"`: each branch as large as a unit signal.
+
+    Raises:
+        SchemeError: an option is none of these.
+
+    Example:
+        >>> Theory(residual="zero").residual
+        'zero'
+    """
+
+    distribution: Distribution = "truncated_normal"
+    residual: Residual = "balanced"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("distribution", DISTRIBUTIONS), ("residual", RESIDUALS)):
+            value = getattr(self, name)
+            if value not in allowed:
+                listed = ", ".join(repr(word) for word in allowed)
+                raise SchemeError(f"Expected `{name}` to be one of {listed}. Received: {value!r}.")
+
+    def decide(
+        self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed] | None = None
+    ) -> tuple[Decision, ...]:
+        """Returns one decision per weight; looks, runs and changes nothing."""
+        return self.solve(graph, selection, fixed)[0]
+
+    def solve(
+        self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed] | None = None
+    ) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
+        """Returns one decision per weight, and notes on the whole.
+
+        Args:
+            graph: the model.
+            selection: what may be touched.
+            fixed: recipes that others have chosen, by the path of the weight.
+        """
+        solver = Solver.of(self.residual, graph, selection, fixed or {})
+        prediction = follow(graph, solver, solver.signals)
+        rows = tuple(
+            _decision(self, solver, prediction, *solver.places[id(place.layer), slot.weight])
+            for place in graph.places
+            for slot in place.slots
+        )
+        return rows, (*prediction.notes, *_stretch_notes(solver))
+
+
+def _decision(theory: Theory, solver: Solver, prediction: Prediction, place: Place, slot: Slot) -> Decision:
+    key = (id(place.layer), slot.weight)
+    variable = slot.variable(place.layer)
+    shape = None if variable is None else tuple(variable.shape)
+    fan_in, fan_out = (None, None) if shape is None or slot.axes is None else slot.axes.fans(shape)
+    old, keep = slot.recipe(place.layer), solver.kept.get(key)
+    power = solver.powers.get(key)
+    if keep is not None:
+        new, reason = old, keep
+    elif key in solver.fixed:
+        new, reason = solver.fixed[key].recipe, solver.fixed[key].reason
+    elif power is None:
+        new, reason = _recipe(theory, slot, shape, 1.0), "No signal is seen to meet it: keeps a unit signal."
+    else:
+        new, reason = _recipe(theory, slot, shape, power), solver.why.get(key, "Keeps the signal.")
+    if new != old:
+        reason = told(slot, reason)
+    spread, factor = _predicted(solver, prediction, place, key)
+    return Decision(
+        f"{place.path}/{slot.weight}",
+        role_of(place, slot),
+        shape,
+        fan_in,
+        fan_out,
+        str(feeds_of(solver.graph, place, slot)),
+        old,
+        new,
+        reason,
+        output_std=spread,
+        gradient_factor=factor,
+    )
+
+
+def _predicted(
+    solver: Solver, prediction: Prediction, place: Place, key: tuple[int, str]
+) -> tuple[float | None, float | None]:
+    """Returns the spread of what a weight's call makes, and the squared gradient there."""
+    tensors = [tensor for call in solver.uses[key] for tensor in call.outputs[:1]]
+    tensors = tensors or solver.graph.made_by(place.layer)[:1]
+    signal = next((prediction.signals[tensor] for tensor in tensors if tensor in prediction.signals), None)
+    gradient = next((prediction.gradients[tensor] for tensor in tensors if tensor in prediction.gradients), None)
+    spread = None if signal is None else float(f"{math.sqrt(signal.variance):.6g}")
+    return spread, None if gradient is None else float(f"{gradient.second_moment:.6g}")
+
+
+def _recipe(theory: Theory, slot: Slot, shape: tuple[int, ...] | None, power: float) -> Recipe:
+    """Returns the scheme and the gain that give a weight its power."""
+    if power == 0:
+        return Recipe("autoinit>zeros")
+    if slot.role == "recurrent":
+        return with_axes(Recipe("autoinit>orthogonal", _gain(math.sqrt(power))), slot.axes)
+    if theory.distribution in ("orthogonal", "delta_orthogonal") and slot.role not in ("embeddings", "depthwise"):
+        widening = _widening(slot, shape)
+        return with_axes(Recipe("autoinit>orthogonal", _gain(math.sqrt(power * widening))), slot.axes)
+    distribution = theory.distribution if theory.distribution in ("normal", "uniform") else None
+    config = {**_gain(math.sqrt(power)), **({} if distribution is None else {"distribution": distribution})}
+    return with_axes(Recipe("autoinit>variance_scaling", config), slot.axes)
+
+
+def _gain(gain: float) -> dict[str, float]:
+    """Returns the argument: six digits, so that a plan is the same on every backend."""
+    rounded = float(f"{gain:.6g}")
+    return {} if rounded == 1.0 else {"gain": rounded}
+
+
+def _widening(slot: Slot, shape: tuple[int, ...] | None) -> float:
+    """Returns columns over rows where an orthogonal matrix has more columns: each row's length is then one."""
+    if shape is None or slot.axes is None:
+        return 1.0
+    rows = math.prod(shape[axis] for axis in slot.axes.inputs)
+    columns = math.prod(shape[axis] for axis in slot.axes.outputs if axis not in slot.axes.inputs)
+    return max(1.0, columns / slot.axes.blocks / max(rows, 1))
+
+
+def _stretch_notes(solver: Solver) -> list[str]:
+    """Warns of stretches that no scale can help."""
+    notes = []
+    for stretch in {id(one): one for one in solver.structure.stretches.values()}.values():
+        forward, backward = abs(math.log(stretch.target)), abs(math.log(max(stretch.growth, 1e-300)))
+        if max(forward, backward) > math.log(ALARMING):
+            name = stretch.activations[-1]
+            notes.append(
+                f"No scale can help a stretch of {len(stretch.activations)} layers with {name}: at best the signal "
+                f"changes by a factor of {stretch.target:.3g} and the squared gradient by {stretch.growth:.3g}. "
+                "Put normalizations or residual connections in, or take another activation."
+            )
+    return notes
+
+
+__all__ = ["Fixed", "Solver", "Theory"]

@@ -1,0 +1,150 @@
+"""Follows signals through a graph without running it, and gradients back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+
+from keras_autoinit.compositions import Composition, composed_activation, composition_at
+from keras_autoinit.graphs import Graph
+from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
+from keras_autoinit.rules.base import activated
+from keras_autoinit.signals import Signal, added, independent
+from keras_autoinit.slots import Slot
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What was found.
+
+    Attributes:
+        graph: what was followed.
+        signals: the signal of each tensor, by number.
+        gradients: the gradient at each tensor that one reaches, relative to unit gradients at the
+            model's outputs.
+        before: the signal inside a layer, before its own activation, by the call's `id`.
+        notes: what could not be told.
+    """
+
+    graph: Graph
+    signals: dict[int, Signal]
+    gradients: dict[int, Signal] = field(repr=False)
+    before: dict[int, Signal] = field(repr=False)
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Given:
+    """The weights as they are now."""
+
+    def power(self, owner: Any, slot: Slot, base: float) -> float:
+        """Returns fan-in times the second moment of a layer's weight."""
+        variable = slot.variable(owner)
+        if variable is None or slot.axes is None:
+            return 1.0
+        return second_moment(variable) * slot.axes.fans(tuple(variable.shape))[0]
+
+    def variable(self, variable: Any, base: float) -> float | None:
+        """Has every variable read."""
+        return None
+
+
+def second_moment(variable: Any) -> float:
+    """Returns the mean square of a variable's numbers."""
+    return float((keras.ops.convert_to_numpy(variable).astype("float64") ** 2).mean())
+
+
+def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = None) -> Prediction:
+    """Predicts every signal and every gradient.
+
+    Args:
+        graph: the model.
+        weights: how large its weights are; asked in the order in which the signal meets them.
+        signals: where to put the signals, for whoever wants to see them on the way.
+    """
+    signals = {} if signals is None else signals
+    for number in graph.inputs:
+        spec = graph.specs.get(number)
+        signals[number] = independent(spec.shape if spec else (2, 1))
+    _constants(graph, weights, signals)
+    wholes, inside = _compositions(graph)
+    effects: dict[int, Effect] = {}
+    before: dict[int, Signal] = {}
+    notes: list[str] = []
+    for call in graph.calls:
+        given = tuple(signals.get(number) or _constant(graph, number) for number in call.inputs)
+        whole = wholes.get(id(call))
+        context = Context(call, graph, given, weights)
+        effect = apply_rule(context) if whole is None else _composed(whole, context, signals)
+        effects[id(call)] = effect
+        signals.update(zip(call.outputs, effect.outputs))
+        if effect.before is not None:
+            before[id(call)] = effect.before
+        if effect.note is not None and effect.note not in notes:
+            notes.append(effect.note)
+    gradients = _gradients(graph, effects, wholes, inside)
+    return Prediction(graph, signals, gradients, before, tuple(notes))
+
+
+def _constants(graph: Graph, weights: Weights, signals: dict[int, Signal]) -> None:
+    """Puts in what layers make of their weights alone, such as embeddings of positions: the same for every sample."""
+    for place in graph.places:
+        for tensor in graph.expanded.get(id(place.layer), ()):
+            spec = graph.specs.get(tensor)
+            if place.slots and spec and tensor not in graph.inputs and graph.maker(tensor) is None:
+                power = weights.power(place.layer, place.slots[0], 1.0)
+                signals[tensor] = Signal(power, 0.0, (power, *[0.0] * (len(spec.shape) - 1)))
+
+
+def _constant(graph: Graph, number: int) -> Signal:
+    spec = graph.specs.get(number)
+    return independent(spec.shape if spec else ())
+
+
+def _compositions(graph: Graph) -> tuple[dict[int, Composition], set[int]]:
+    """Returns activations written out by hand, by the `id` of their last call, and the `id` of their others."""
+    wholes: dict[int, Composition] = {}
+    inside: set[int] = set()
+    for call in graph.calls:
+        for tensor in call.outputs:
+            whole = composition_at(graph, tensor)
+            if whole is not None and composed_activation(whole) is not None:
+                wholes[id(whole.calls[-1])] = whole
+                inside.update(map(id, whole.calls[:-1]))
+    return wholes, inside
+
+
+def _composed(whole: Composition, context: Context, signals: dict[int, Signal]) -> Effect:
+    function = composed_activation(whole)
+    assert function is not None
+    made, back = activated(signals[whole.source], function)
+    return Effect((made,), lambda gradients: (back(gradients[0]),))
+
+
+def _gradients(
+    graph: Graph, effects: dict[int, Effect], wholes: dict[int, Composition], inside: set[int]
+) -> dict[int, Signal]:
+    parts: dict[int, list[Signal]] = {}
+    for number in graph.outputs:
+        spec = graph.specs.get(number)
+        parts.setdefault(number, []).append(independent(spec.shape if spec else (2, 1)))
+    found: dict[int, Signal] = {}
+    for call in reversed(graph.calls):
+        at_outputs: Gradients = tuple(_whole(parts.get(number)) for number in call.outputs)
+        found.update((n, g) for n, g in zip(call.outputs, at_outputs) if g is not None)
+        if id(call) in inside or all(one is None for one in at_outputs):
+            continue
+        targets = (wholes[id(call)].source,) if id(call) in wholes else call.inputs
+        for number, gradient in zip(targets, effects[id(call)].backward(at_outputs)):
+            if gradient is not None:
+                parts.setdefault(number, []).append(gradient)
+    return found
+
+
+def _whole(parts: list[Signal] | None) -> Signal | None:
+    """Returns the sum of what comes back along several ways."""
+    if not parts:
+        return None
+    return parts[0] if len(parts) == 1 else added(parts)

@@ -1,0 +1,239 @@
+"""What every rule shares: what it is given, what it returns, and how it is found."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import keras
+import numpy as np
+from keras import tree
+
+from keras_autoinit.activations import Activation
+from keras_autoinit.graphs import Call, Graph, Ref
+from keras_autoinit.responses import respond
+from keras_autoinit.signals import Shape, Signal, constant
+from keras_autoinit.slots import Slot
+from keras_autoinit.variables import Variable
+
+Gradients = tuple[Signal | None, ...]
+Backward = Callable[[Gradients], Gradients]
+
+
+class Weights(Protocol):
+    """Knows, or decides, how large each weight is."""
+
+    def power(self, owner: Any, slot: Slot, base: float) -> float:
+        """Returns fan-in times the second moment of a layer's weight.
+
+        Args:
+            owner: the layer.
+            slot: the weight.
+            base: the second moment of what the weight makes if its power is one.
+        """
+
+    def variable(self, variable: Any, base: float) -> float | None:
+        """Returns the second moment of a variable's entries, or `None` to have it read."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a call makes of the signals that it takes.
+
+    Attributes:
+        outputs: one signal for each tensor that it makes.
+        backward: from the gradients at its outputs to those at its inputs.
+        before: the signal inside a layer, before the layer's own activation.
+        note: a sentence on what could not be told.
+    """
+
+    outputs: tuple[Signal, ...]
+    backward: Backward
+    before: Signal | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One argument that is computed with: a tensor, a weight or a number."""
+
+    signal: Signal
+    shape: Shape
+    number: int | None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a rule is given.
+
+    Attributes:
+        call: the call.
+        graph: the graph that it stands in.
+        signals: what the call takes, in the order of `call.inputs`.
+        weights: how large the weights are.
+    """
+
+    call: Call
+    graph: Graph
+    signals: tuple[Signal, ...]
+    weights: Weights = field(repr=False)
+
+    @property
+    def layer(self) -> Any:
+        """The layer or operation."""
+        return self.call.operation
+
+    @property
+    def signal(self) -> Signal:
+        """The first signal that the call takes."""
+        return self.signals[0]
+
+    def shape_in(self, index: int = 0) -> Shape:
+        """The shape of an input; empty where it is not known."""
+        spec = self.graph.specs.get(self.call.inputs[index])
+        return () if spec is None else spec.shape
+
+    def shape_out(self, index: int = 0) -> Shape:
+        """The shape of an output; empty where it is not known."""
+        spec = self.graph.specs.get(self.call.outputs[index])
+        return () if spec is None else spec.shape
+
+    @property
+    def growth(self) -> float:
+        """How many entries come out for each that goes in; one where shapes are not known."""
+        given, made = self.shape_in(), self.shape_out()
+        if not given or not made:
+            return 1.0
+        return float(np.prod(made)) / max(float(np.prod(given)), 1.0)
+
+    def option(self, name: str, default: Any = None) -> Any:
+        """Returns what an operation was made with, or called with, under a name."""
+        if name in self.call.kwargs:
+            return self.call.kwargs[name]
+        return getattr(self.layer, name, default)
+
+    @functools.cached_property
+    def operands(self) -> tuple[Operand, ...]:
+        """What is computed with, in order; what is neither tensor nor number is left out."""
+        given = dict(zip(self.call.inputs, self.signals))
+        found = []
+        for value in tree.flatten((self.call.args, self.call.kwargs)):
+            if isinstance(value, Ref):
+                spec = self.graph.specs.get(value.number)
+                found.append(Operand(given[value.number], spec.shape if spec else (), value.number))
+            elif isinstance(value, Variable):
+                found.append(Operand(self.of_variable(value), tuple(value.shape), None))
+            elif not isinstance(value, bool) and (isinstance(value, _NUMBERS) or keras.ops.is_tensor(value)):
+                found.append(Operand(*constant(_numbers(value)), None))
+        return tuple(found)
+
+    def of_variable(self, variable: Any, base: float = 1.0) -> Signal:
+        """Returns the signal of a weight that an operation takes."""
+        second_moment = self.weights.variable(variable, base)
+        if second_moment is not None:
+            return Signal(second_moment, 0.0, (0.0,) * len(variable.shape))
+        return constant(_numbers(variable))[0]
+
+
+_NUMBERS = (int, float, np.number, np.ndarray)
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, _NUMBERS):
+        return value
+    return keras.ops.convert_to_numpy(value)
+
+
+Rule = Callable[[Context], Effect | None]
+OPERATIONS: dict[str, Rule] = {}
+
+
+@functools.singledispatch
+def layer_rule(layer: Any, context: Context) -> Effect | None:
+    """Returns what a layer does, or `None` where no rule is known."""
+    return None
+
+
+AnyRule = TypeVar("AnyRule", bound=Rule)
+
+
+def for_layers(*names: str) -> Callable[[AnyRule], AnyRule]:
+    """Registers a rule for layers of Keras, by the names of their classes: older versions lack some."""
+
+    def decorate(rule: AnyRule) -> AnyRule:
+        for name in names:
+            kind = getattr(keras.layers, name, None)
+            if kind is not None:
+                layer_rule.register(kind, lambda layer, context: rule(context))
+        return rule
+
+    return decorate
+
+
+def for_operations(*names: str) -> Callable[[AnyRule], AnyRule]:
+    """Registers a rule for operation classes, which Keras does not export, by their names."""
+
+    def decorate(rule: AnyRule) -> AnyRule:
+        OPERATIONS.update(dict.fromkeys(names, rule))
+        return rule
+
+    return decorate
+
+
+def same(context: Context) -> Effect:
+    """Hands the signal on as it is."""
+    return Effect((context.signal,) * len(context.call.outputs), lambda gradients: (_first(gradients),))
+
+
+def _first(gradients: Gradients) -> Signal | None:
+    return next((one for one in gradients if one is not None), None)
+
+
+def scaled(context: Context, number: float) -> Effect:
+    """Multiplies by a number."""
+    return Effect((context.signal.times(number),), lambda gradients: (scale(gradients[0], number**2),))
+
+
+def scale(gradient: Signal | None, factor: float) -> Signal | None:
+    """Returns a gradient whose squares have grown by a factor."""
+    if gradient is None:
+        return None
+    along = tuple(value * factor for value in gradient.along)
+    return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile)
+
+
+def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[Signal | None], Signal | None]]:
+    """Returns what an activation makes of a signal, and what it makes of a gradient."""
+    if function.linear or function.function is None:
+        return signal, lambda gradient: gradient
+    response = respond(function, signal.mean, signal.variance)
+    correlations = [_correlation(signal, value) for value in signal.along]
+    along = tuple(map(response.covariance, correlations))
+    made = Signal(response.second_moment, response.mean, along, bent=(function, signal), profile=signal.profile)
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        slopes = zip(gradient.along, correlations)
+        return Signal(
+            gradient.second_moment * response.slope,
+            0.0,
+            tuple(v * response.slope_covariance(c) for v, c in slopes),
+            profile=gradient.profile,
+        )
+
+    return made, back
+
+
+def _correlation(signal: Signal, agreement: float) -> float:
+    return (agreement - signal.mean**2) / signal.variance if signal.variance > 1e-24 else 0.0
+
+
+def axes_of(value: Any, rank: int) -> tuple[int, ...]:
+    """Returns axes as numbers from zero on; all of them for `None`."""
+    if value is None:
+        return tuple(range(rank))
+    several: Sequence[int] = (value,) if isinstance(value, int) else tuple(value)
+    return tuple(int(axis) % rank for axis in several) if rank else ()

@@ -1,0 +1,289 @@
+"""Activations, arithmetic, merges, dropout and noise."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_autoinit.activations import Activation
+from keras_autoinit.graphs import activation_of
+from keras_autoinit.rules.base import (
+    Context,
+    Effect,
+    Gradients,
+    Operand,
+    activated,
+    for_layers,
+    for_operations,
+    same,
+    scale,
+    scaled,
+)
+from keras_autoinit.signals import (
+    Shape,
+    Signal,
+    added,
+    aligned,
+    blended,
+    constant,
+    multiplied,
+    summed_back,
+)
+
+
+def activation(context: Context) -> Effect | None:
+    """Bends every entry by the activation that a call applies, if it is one of one entry."""
+    met = activation_of(context.call)
+    return None if met is None or met.function is None else bent(context, met)
+
+
+def bent(context: Context, function: Activation) -> Effect:
+    """Bends every entry."""
+    made, back = activated(context.signal, function)
+    return Effect((made,), lambda gradients: (back(gradients[0]),))
+
+
+def _function(name: str) -> Activation:
+    return Activation(name, (), _FUNCTIONS[name])
+
+
+_FUNCTIONS: dict[str, Any] = {
+    "Absolute": np.abs,
+    "Arctan": np.arctan,
+    "Cos": np.cos,
+    "Erf": np.vectorize(math.erf, otypes=[float]),
+    "Expm1": np.expm1,
+    "Log": lambda z: np.log(np.maximum(z, 1e-30)),
+    "Log1p": lambda z: np.log(np.maximum(1 + z, 1e-30)),
+    "Reciprocal": lambda z: 1 / np.where(np.abs(z) < 1e-6, 1e-6, z),
+    "Rsqrt": lambda z: 1 / np.sqrt(np.maximum(z, 1e-12)),
+    "Sign": np.sign,
+    "Sqrt": lambda z: np.sqrt(np.maximum(z, 0)),
+    "Square": np.square,
+}
+
+
+@for_operations(*_FUNCTIONS)
+def function_of_one(context: Context) -> Effect:
+    """Bends every entry by a function that is no activation."""
+    return bent(context, _function(type(context.layer).__name__))
+
+
+@for_operations("Power")
+def power(context: Context) -> Effect:
+    """Raises to a constant power."""
+    exponent = context.operands[-1].signal.mean if len(context.operands) > 1 else 1.0
+    return bent(context, _power(exponent))
+
+
+@functools.cache
+def _power(exponent: float) -> Activation:
+    whole = float(exponent).is_integer() and exponent > 0
+    return Activation(f"power({exponent:g})", (), lambda z: z**exponent if whole else np.maximum(z, 1e-12) ** exponent)
+
+
+@for_operations("Negative")
+def negative(context: Context) -> Effect:
+    """Changes the sign."""
+    return scaled(context, -1.0)
+
+
+@for_layers("Add")
+@for_operations("Add")
+def add(context: Context) -> Effect:
+    """Adds independent signals; one that is added twice counts with its double."""
+    return _sum(context, [1.0] * len(context.operands))
+
+
+@for_layers("Subtract")
+@for_operations("Subtract")
+def subtract(context: Context) -> Effect:
+    """Subtracts independent signals; a mean of the other one is taken off exactly."""
+    first, second = (*context.operands, *context.operands)[:2]
+    maker = None if second.number is None else context.graph.maker(second.number)
+    if maker is not None and type(maker.operation).__name__ == "Mean" and maker.inputs[:1] == (first.number,):
+        return _centred(context, first, second)
+    return _sum(context, [1.0, -1.0])
+
+
+@for_layers("Average")
+def average(context: Context) -> Effect:
+    """Averages independent signals."""
+    return _sum(context, [1 / len(context.operands)] * len(context.operands))
+
+
+def _centred(context: Context, whole: Operand, mean: Operand) -> Effect:
+    """A signal less its own mean: the mean's second moment goes off once."""
+    centre = aligned(mean.signal, mean.shape, whole.shape)
+    along = tuple(value - other for value, other in zip(whole.signal.along, centre.along))
+    made = Signal(max(whole.signal.second_moment - centre.second_moment, 0.0), 0.0, along)
+    return Effect((made,), lambda gradients: (gradients[0], None))
+
+
+def _sum(context: Context, factors: Sequence[float]) -> Effect:
+    shape = context.shape_out()
+    times: dict[Any, float] = {}
+    for index, (operand, factor) in enumerate(zip(context.operands, factors)):
+        key = index if operand.number is None else ("tensor", operand.number)
+        times[key] = times.get(key, 0.0) + factor
+    firsts = {
+        key: next(one for i, one in enumerate(context.operands) if key in (i, ("tensor", one.number))) for key in times
+    }
+    parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
+    made = parts[0] if len(parts) == 1 else added(parts)
+    own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
+
+    def backward(gradients: Gradients) -> Gradients:
+        return tuple(
+            _to(scale(gradients[0], own.get(number, 1.0) ** 2), shape, context.shape_in(index))
+            for index, number in enumerate(context.call.inputs)
+        )
+
+    return Effect((made,), backward)
+
+
+def _to(gradient: Signal | None, shape: Shape, wanted: Shape) -> Signal | None:
+    if gradient is None or shape == wanted or not shape:
+        return gradient
+    return summed_back(gradient, shape, wanted)
+
+
+@for_layers("Multiply")
+@for_operations("Multiply")
+def multiply(context: Context) -> Effect:
+    """Multiplies independent signals: a gate, a mask, a scale. A square is one function."""
+    numbers = {operand.number for operand in context.operands}
+    if len(context.operands) == 2 and len(numbers) == 1 and None not in numbers:
+        made, back = activated(context.signal, _function("Square"))
+        return Effect((made,), lambda gradients: (back(gradients[0]), None))
+    return _product(context, list(context.operands))
+
+
+@for_operations("Divide", "TrueDivide")
+def divide(context: Context) -> Effect:
+    """Divides: multiplies by the reciprocal."""
+    first, second = context.operands
+    if second.number is None:
+        values = second.signal
+        inverse = Signal(
+            1 / values.second_moment,
+            math.copysign(1 / math.sqrt(values.second_moment), values.mean),
+            tuple(1 / values.second_moment for _ in values.along),
+        )
+    else:
+        inverse, _ = activated(second.signal, _function("Reciprocal"))
+    return _product(context, [first, Operand(inverse, second.shape, second.number)])
+
+
+def _product(context: Context, operands: list[Operand]) -> Effect:
+    shape = context.shape_out()
+    parts = [aligned(one.signal, one.shape, shape) for one in operands]
+
+    def backward(gradients: Gradients) -> Gradients:
+        if gradients[0] is None:
+            return (None,) * len(context.call.inputs)
+        found = []
+        for index, number in enumerate(context.call.inputs):
+            others = [part for one, part in zip(operands, parts) if one.number != number]
+            product = multiplied([gradients[0], *others])
+            found.append(_to(product, shape, context.shape_in(index)))
+        return tuple(found)
+
+    return Effect((multiplied(parts),), backward)
+
+
+@for_layers("Maximum", "Minimum")
+@for_operations("Maximum", "Minimum")
+def larger(context: Context) -> Effect:
+    """Takes the larger of two independent Gaussians, or of one and a number (Clark 1961)."""
+    sign = 1.0 if type(context.layer).__name__ == "Maximum" else -1.0
+    shape = context.shape_out()
+    parts = [aligned(one.signal, one.shape, shape).times(sign) for one in context.operands]
+    made = functools.reduce(_larger_of_two, parts)
+    share = 1 / max(len(context.call.inputs), 1) if len(parts) == len(context.call.inputs) else 0.5
+    return Effect((made.times(sign),), lambda gradients: (scale(gradients[0], share),) * len(context.call.inputs))
+
+
+def _larger_of_two(first: Signal, second: Signal) -> Signal:
+    spread = math.sqrt(first.variance + second.variance) or 1e-12
+    gap = (first.mean - second.mean) / spread
+    above, density = 0.5 * (1 + math.erf(gap / math.sqrt(2))), math.exp(-(gap**2) / 2) / math.sqrt(2 * math.pi)
+    mean = first.mean * above + second.mean * (1 - above) + spread * density
+    second_moment = first.second_moment * above + second.second_moment * (1 - above)
+    second_moment += (first.mean + second.mean) * spread * density
+    along = tuple(
+        mean**2 + (a - first.mean**2) * above**2 + (b - second.mean**2) * (1 - above) ** 2
+        for a, b in zip(first.along, second.along)
+    )
+    return Signal(second_moment, mean, along)
+
+
+@for_operations("Clip")
+def clip(context: Context) -> Effect:
+    """Clips to a range."""
+    low, high = (context.option(name, default) for name, default in (("x_min", -math.inf), ("x_max", math.inf)))
+    return bent(context, _clip(float(low), float(high)))
+
+
+@functools.cache
+def _clip(low: float, high: float) -> Activation:
+    return Activation(f"clip({low:g}, {high:g})", (), lambda z: np.clip(z, low, high))
+
+
+@for_operations("Where")
+def where(context: Context) -> Effect:
+    """Takes one of two signals, as often the one as the other."""
+    chosen, shape = context.operands[-2:], context.shape_out()
+    parts = [aligned(one.signal, one.shape, shape) for one in chosen]
+    numbers = [one.number for one in chosen]
+    backward = lambda gradients: tuple(  # noqa: E731
+        _to(scale(gradients[0], 0.5), shape, context.shape_in(i)) if number in numbers else None
+        for i, number in enumerate(context.call.inputs)
+    )
+    return Effect((blended(parts, [0.5, 0.5]),), backward)
+
+
+@for_layers("Rescaling")
+def rescaling(context: Context) -> Effect:
+    """Multiplies by one number and adds another."""
+    factor, shift = (constant(value)[0] for value in (context.layer.scale, context.layer.offset))
+    number = math.copysign(math.sqrt(factor.second_moment), factor.mean)
+    signal = context.signal.times(number)
+    cross = 2 * signal.mean * shift.mean + shift.second_moment
+    along = tuple(value + cross for value in signal.along)
+    made = Signal(signal.second_moment + cross, signal.mean + shift.mean, along)
+    return Effect((made,), lambda gradients: (scale(gradients[0], factor.second_moment),))
+
+
+@for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
+def dropout(context: Context) -> Effect:
+    """Drops entries in training and enlarges the others: the second moment grows, the agreement stays."""
+    rate = float(context.layer.rate)
+    growth = 1 / (1 - rate)
+    kept = context.signal
+    along = list(kept.along)
+    if type(context.layer).__name__.startswith("Spatial"):
+        # One draw for all positions.
+        along[1:-1] = [growth * value for value in along[1:-1]]
+    return Effect(
+        (Signal(kept.second_moment * growth, kept.mean, tuple(along)),),
+        lambda gradients: (
+            None if gradients[0] is None else Signal(gradients[0].second_moment * growth, 0.0, gradients[0].along),
+        ),
+    )
+
+
+@for_layers("GaussianNoise")
+def noise(context: Context) -> Effect:
+    """Adds noise in training."""
+    signal = context.signal
+    made = Signal(signal.second_moment + float(context.layer.stddev) ** 2, signal.mean, signal.along)
+    return Effect((made,), lambda gradients: gradients)
+
+
+for_layers("ActivityRegularization", "AlphaDropout", "Identity", "Masking")(same)
+for_operations("Cast", "Copy", "Identity", "StopGradient")(same)

@@ -1,0 +1,265 @@
+"""Layers that mix their inputs with weights: dense, convolution, embedding."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_autoinit.activations import activation
+from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
+from keras_autoinit.rules.products import weighted
+from keras_autoinit.signals import Signal, constant
+from keras_autoinit.slots import Slot, slots_of
+
+# For one axis: how much of each output's taps meets each input, and how many of the taps that one
+# output has are those of another, too.
+Taps = tuple[np.ndarray, float]
+
+
+@for_layers("Dense", "EinsumDense")
+def dense(context: Context) -> Effect:
+    """Sums over features: the second moment times the weight's power."""
+    (slot, *_) = slots_of(context.layer)
+    names = _letters(context) if isinstance(context.layer, keras.layers.EinsumDense) else None
+    return _mixed(context, slot, names, {})
+
+
+@for_layers("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D")
+def convolution(context: Context) -> Effect:
+    """Sums over taps and channels; a tap beyond the border meets nothing."""
+    (slot, *_) = slots_of(context.layer)
+    return _mixed(context, slot, None, _taps(context))
+
+
+@for_layers("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
+def transposed_convolution(context: Context) -> Effect:
+    """Shares its taps out among the outputs; those beyond the border are lost."""
+    (slot, *_) = slots_of(context.layer)
+    return _mixed(context, slot, None, _taps_transposed(context))
+
+
+@for_layers("SeparableConv1D", "SeparableConv2D")
+def separable_convolution(context: Context) -> Effect:
+    """Mixes the taps of each channel, then the channels."""
+    depthwise, pointwise = slots_of(context.layer)
+    taps = _taps(context)
+    through = _through(context.signal, taps)
+    first = context.weights.power(context.layer, depthwise, through.second_moment)
+    between = dataclasses.replace(context, signals=(through.mixed(first, -1),))
+    effect = _mixed(between, pointwise, None, {})
+
+    def backward(gradients: Gradients) -> Gradients:
+        return (_back_through(scale(effect.backward(gradients)[0], first), taps),)
+
+    return dataclasses.replace(effect, backward=backward)
+
+
+@for_layers("Embedding")
+def embedding(context: Context) -> Effect:
+    """Looks rows up: samples and positions hold different words."""
+    slots = slots_of(context.layer)
+    if context.call.kwargs.get("reverse"):
+        return _read_back(context, slots[-1])
+    entry = context.weights.power(context.layer, slots[0], 1.0) / _fan_in(context.layer, slots[0])
+    # Two words are the same by chance, in a small vocabulary (two segments) often.
+    same = entry / max(int(context.layer.input_dim), 1)
+    along = (*[same] * max(len(context.shape_out()) - 1, 1), 0.0)
+    return Effect((Signal(entry, 0.0, along),), lambda gradients: (None,))
+
+
+def _read_back(context: Context, slot: Slot) -> Effect:
+    """The transposed table, as the head of a language model: sums over its width."""
+    width = context.shape_in()[-1] if context.shape_in() else 1
+    power = context.weights.power(context.layer, slot, context.signal.second_moment) / _fan_in(context.layer, slot)
+    power *= width
+    return Effect((context.signal.mixed(power, -1),), lambda gradients: (_back(gradients[0], power * context.growth),))
+
+
+def _fan_in(layer: Any, slot: Slot) -> float:
+    variable = slot.variable(layer)
+    return 1.0 if variable is None or slot.axes is None else slot.axes.fans(tuple(variable.shape))[0]
+
+
+def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: dict[int, Taps]) -> Effect:
+    """Mixes with one kernel, adds the bias, and applies the layer's own activation.
+
+    Args:
+        context: the call.
+        slot: the kernel.
+        names: a letter for each axis of the input and of the output, where these differ.
+        taps: for each axis of positions, how the inputs meet the outputs.
+    """
+    signal, rank, shape = _through(context.signal, taps), len(context.signal.along), context.shape_out()
+    unit = _unit_axis(context.layer)
+    power = context.weights.power(context.layer, slot, signal.second_moment)
+    made = signal.mixed(power, unit)
+    if names is not None:
+        made = _renamed(Signal(made.second_moment, 0.0, signal.times(math.sqrt(power)).along), *names)
+    if shape and len(made.along) != len(shape):
+        made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
+    before = _with_bias(context.layer, made)
+    after, back = _bent_inside(context, before)
+    growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, _ in taps.values())
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = back(gradients[0])
+        if gradient is not None and names is not None:
+            return (_renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0]),)
+        return (_back_through(_back(gradient, power * growth, unit, rank), taps),)
+
+    return Effect((after,), backward, before)
+
+
+def _bent_inside(context: Context, signal: Signal) -> Any:
+    """Applies the layer's own activation."""
+    function = activation(getattr(context.layer, "activation", None))
+    if function.name == "softmax":
+        return weighted(signal, (len(signal.along) - 1,), context.shape_out())
+    return activated(signal, function)
+
+
+def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
+    """Returns the signal as the outputs' positions see it: with as much of it as their taps meet."""
+    profile = list(signal.profile or (None,) * len(signal.along))
+    share = left = 1.0
+    for axis, (matrix, common) in taps.items():
+        left *= common
+        known = profile[axis] is not None and len(profile[axis]) == matrix.shape[1]
+        seen = matrix @ profile[axis] if known else matrix.sum(1)
+        share *= float(seen.mean())
+        profile[axis] = None if np.ptp(seen) == 0 else seen / seen.mean()
+    kept = tuple(profile) if any(one is not None for one in profile) else ()
+    along = tuple(share * value * (left if axis in taps else 1.0) for axis, value in enumerate(signal.along))
+    return Signal(share * signal.second_moment, share * signal.mean, along, profile=kept)
+
+
+def _back_through(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
+    """Returns the gradient as the inputs' positions get it."""
+    if gradient is None or not taps:
+        return gradient
+    return _through(gradient, {axis: (matrix.T, common) for axis, (matrix, common) in taps.items()})
+
+
+def _back(gradient: Signal | None, factor: float, unit: int = -1, rank: int | None = None) -> Signal | None:
+    """Returns the gradient before a mixing: every square is shared out among what was mixed."""
+    if gradient is None:
+        return None
+    made = gradient.mixed(factor, unit)
+    return made if rank in (None, len(made.along)) else made.with_axes([*made.along[:1], *[0.0] * (rank - 1)])
+
+
+def _unit_axis(layer: Any) -> int:
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
+def _with_bias(layer: Any, signal: Signal) -> Signal:
+    """Adds a bias that does not start at zero."""
+    bias = getattr(layer, "bias", None)
+    initializer = getattr(layer, "bias_initializer", None)
+    if bias is None or isinstance(initializer, (keras.initializers.Zeros, type(None))) or not layer.built:
+        return signal
+    added, _ = constant(keras.ops.convert_to_numpy(bias))
+    return _shifted(signal, added)
+
+
+def _shifted(signal: Signal, bias: Signal) -> Signal:
+    """Adds what is the same for every sample and position, and differs between units."""
+    along = [value + bias.second_moment for value in signal.along]
+    if along:
+        along[-1] = signal.along[-1] + bias.mean**2
+    return Signal(
+        signal.second_moment + bias.second_moment, signal.mean + bias.mean, tuple(along), profile=signal.profile
+    )
+
+
+def _letters(context: Context) -> tuple[str, str]:
+    """Returns a letter for each axis of an einsum layer's input and output."""
+    source, rest = context.layer.equation.replace(" ", "").split(",")
+    output = rest.partition("->")[2]
+    extra = max(len(context.signal.along) - len(source.replace("...", "")), 0)
+    dots = "".join(chr(0x3B1 + i) for i in range(extra))
+    return source.replace("...", dots), output.replace("...", dots)
+
+
+def _renamed(signal: Signal, given: str, wanted: str) -> Signal:
+    """Returns a signal with the axes that a mixing hands on; the others are made anew."""
+    agreements = dict(zip(given, signal.along))
+    return Signal(signal.second_moment, 0.0, tuple(agreements.get(letter, 0.0) for letter in wanted))
+
+
+def _taps(context: Context) -> dict[int, Taps]:
+    """Returns, for each axis of positions, the share of each output's taps that meets each input."""
+    layer, shape, made = context.layer, context.shape_in(), context.shape_out()
+    if not shape or not made:
+        return {}
+    kernel, strides, rates = (
+        _each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
+    )
+    return {
+        axis: taps_met(shape[axis], made[axis], kernel[i], strides[i], rates[i], layer.padding)
+        for i, axis in enumerate(_spatial(layer))
+        if kernel[i] > 1 or strides[i] > 1
+    }
+
+
+def _taps_transposed(context: Context) -> dict[int, Taps]:
+    """The same for a transposed convolution, which is another one read backwards.
+
+    An output meets `taps / stride` inputs on average: that many make up the fan-in.
+    """
+    layer, shape, made = context.layer, context.shape_in(), context.shape_out()
+    if not shape or not made:
+        return {}
+    kernel, strides, rates = (
+        _each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
+    )
+    found = {}
+    for i, axis in enumerate(_spatial(layer)):
+        matrix, _ = taps_met(made[axis], shape[axis], kernel[i], strides[i], rates[i], layer.padding)
+        # Outputs in different places between two strides have no tap in common.
+        found[axis] = (matrix.T * strides[i], 1 / strides[i])
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def taps_met(size: int, made: int, taps: int, stride: int, rate: int, padding: str) -> Taps:
+    """Returns, for each window along one axis, the share of its taps that meets each entry.
+
+    Args:
+        size: length of the axis.
+        made: how many windows there are.
+        taps: how many taps each has.
+        stride: from one window to the next.
+        rate: from one tap to the next.
+        padding: `"same"`, `"valid"` or `"causal"`.
+
+    Returns:
+        The shares, and how many of a window's taps inside another one has inside, too.
+
+    Example:
+        >>> taps_met(4, 4, taps=3, stride=1, rate=1, padding="same")[0].sum(1).round(2).tolist()
+        [0.67, 1.0, 1.0, 0.67]
+    """
+    reach = (taps - 1) * rate + 1
+    before = {"same": max((made - 1) * stride + reach - size, 0) // 2, "causal": reach - 1}.get(padding, 0)
+    places = np.arange(made)[:, None] * stride + np.arange(taps)[None] * rate - before
+    matrix = np.zeros((made, size))
+    inside = (places >= 0) & (places < size)
+    windows, _ = met = np.nonzero(inside)
+    np.add.at(matrix, (windows, places[met]), 1 / taps)
+    often = inside.mean(0)
+    return matrix, float((often**2).mean() / often.mean()) if often.any() else 1.0
+
+
+def _spatial(layer: Any) -> range:
+    """Returns the axes of the positions."""
+    return range(2, 2 + layer.rank) if layer.data_format == "channels_first" else range(1, 1 + layer.rank)
+
+
+def _each(value: Any, rank: int) -> tuple[int, ...]:
+    return (value,) * rank if isinstance(value, int) else tuple(value)

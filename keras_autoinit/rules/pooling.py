@@ -1,0 +1,225 @@
+"""Pooling, reductions over axes, and up-sampling.
+
+Windows are taken as apart: what two overlapping ones share is not counted as agreement.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+
+from keras_autoinit.activations import Activation, known
+from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.rules.linear import taps_met
+from keras_autoinit.signals import Signal, averaged_signal, sum_over
+
+_D = ("1D", "2D", "3D")
+_LINEAR = known("linear", {})
+
+
+def _names(*stems: str) -> tuple[str, ...]:
+    return tuple(stem + rank for stem in stems for rank in _D)
+
+
+@for_layers(*_names("GlobalAveragePooling"))
+def global_average(context: Context) -> Effect:
+    """Averages over all positions."""
+    return reduced(context, _positions(context), bool(context.layer.keepdims), mean=True)
+
+
+@for_operations("Mean", "Sum")
+def reduction(context: Context) -> Effect:
+    """Averages or sums over axes."""
+    axes = axes_of(context.option("axis"), len(context.signal.along))
+    return reduced(context, axes, bool(context.option("keepdims", False)), type(context.layer).__name__ == "Mean")
+
+
+def reduced(context: Context, axes: tuple[int, ...], keepdims: bool, mean: bool) -> Effect:
+    """Averages, or sums, over whole axes."""
+    shape = context.shape_in()
+    sizes = {axis: float(shape[axis]) if shape else 1.0 for axis in axes}
+    count = math.prod(sizes.values())
+    whole = averaged_signal(context.signal, sizes)
+    whole = whole if mean else whole.times(count)
+    made = whole if keepdims else _without(whole, axes)
+    factor = count**-2 if mean else 1.0
+    rank = len(context.signal.along)
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = scale(gradients[0], factor)
+        return (None if gradient is None else _spread_over(gradient, axes, rank, keepdims),)
+
+    return Effect((made,), backward)
+
+
+def _without(signal: Signal, axes: tuple[int, ...]) -> Signal:
+    return signal.with_axes([value for axis, value in enumerate(signal.along) if axis not in axes])
+
+
+def _spread_over(gradient: Signal, axes: tuple[int, ...], rank: int, kept: bool) -> Signal:
+    """Returns a gradient that is the same at every place of some axes."""
+    rest = iter([value for axis, value in enumerate(gradient.along) if not (kept and axis in axes)])
+    return gradient.with_axes([gradient.second_moment if axis in axes else next(rest, 0.0) for axis in range(rank)])
+
+
+@for_layers(*_names("AveragePooling"))
+@for_operations("AveragePool")
+def average_pooling(context: Context) -> Effect:
+    """Averages over windows; those at the border hold fewer entries."""
+    windows = _windows(context)
+    made = averaged_signal(context.signal, windows)
+    count = math.prod(windows.values())
+
+    def backward(gradients: Gradients) -> Gradients:
+        # Each entry is in as many windows as `count` times the outputs to the inputs.
+        gradient = scale(gradients[0], count**-2 * max(count * context.growth, 1.0))
+        return (gradient and dataclasses.replace(gradient, profile=()),)
+
+    return Effect((made,), backward)
+
+
+@for_layers(*_names("MaxPooling"))
+@for_operations("MaxPool")
+def max_pooling(context: Context) -> Effect:
+    """Takes the largest of each window."""
+    return _largest(context, math.prod(_windows(context).values()))
+
+
+@for_layers(*_names("GlobalMaxPooling"))
+def global_max(context: Context) -> Effect:
+    """Takes the largest over all positions."""
+    axes, shape = _positions(context), context.shape_in()
+    effect = _largest(context, math.prod(shape[axis] for axis in axes) if shape else 4)
+    made = effect.outputs[0] if context.layer.keepdims else _without(effect.outputs[0], axes)
+    rank = len(context.signal.along)
+
+    def backward(gradients: Gradients) -> Gradients:
+        (gradient,) = effect.backward(gradients)
+        return (None if gradient is None else gradient.with_axes([0.0] * rank),)
+
+    return Effect((made,), backward)
+
+
+@for_operations("Max", "Amax")
+def largest_over(context: Context) -> Effect:
+    """Takes the largest over axes."""
+    axes, shape = axes_of(context.option("axis"), len(context.signal.along)), context.shape_in()
+    effect = _largest(context, math.prod(shape[axis] for axis in axes) if shape else 4)
+    kept = bool(context.option("keepdims", False))
+    return Effect((effect.outputs[0] if kept else _without(effect.outputs[0], axes),), effect.backward)
+
+
+def _largest(context: Context, count: float) -> Effect:
+    """Takes the largest of several entries that agree in part.
+
+    The entries are a monotone function of Gaussians with a common part: the largest is that
+    function of the common part and the largest of the rest.
+    """
+    signal = context.signal
+    function, source = signal.bent or (_LINEAR, signal)
+    positions = source.along[1:-1] or source.along[:1]
+    common = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
+    least = min(max(source.covariance - source.mean**2, 0.0), common)
+    moments = _maximum(function, source.mean, source.variance, common, least, max(round(count), 1))
+    mean, second_moment, within, between, slope = moments
+    along = [between, *[within] * max(len(signal.along) - 2, 0), mean**2][: len(signal.along)]
+    factor = context.growth * slope
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        return (None if gradient is None else Signal(gradient.second_moment * factor, 0.0, (0.0,) * len(signal.along)),)
+
+    return Effect((Signal(second_moment, mean, tuple(along)),), backward)
+
+
+@functools.lru_cache(maxsize=1024)
+def _maximum(
+    function: Activation, mean: float, variance: float, common: float, least: float, count: int
+) -> tuple[float, float, float, float, float]:
+    """Returns mean, second moment, agreement between windows and between samples, and the slope there.
+
+    The slope is that of the function at the largest entry, over that anywhere: a gradient that the
+    largest takes meets a rectifier that is open more often than not.
+    """
+    assert function.function is not None
+    z, weights = _nodes()
+    own = math.sqrt(variance - common)
+    below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
+    density = count * below ** (count - 1) * weights
+    density /= density.sum()
+    shared, shares = np.polynomial.hermite_e.hermegauss(31)
+    shares = shares / shares.sum()
+    level = mean + math.sqrt(common) * shared[:, None] + own * z[None]
+    values = function.function(level.ravel()).reshape(level.shape)
+    step = 1e-3 * (math.sqrt(variance) + 1e-6)
+    slopes = ((function.function(level.ravel() + step) - function.function(level.ravel() - step)) / (2 * step)) ** 2
+    slopes = slopes.reshape(level.shape)
+    expected = values @ density
+    anywhere = float(shares @ (slopes @ weights))
+    at_largest = float(shares @ (slopes @ density))
+    first = float(shares @ expected)
+    within = float(shares @ expected**2)
+    # Linear in the share of the common part that samples have in common too.
+    between = first**2 + (within - first**2) * (least / common if common > 1e-12 else 0.0)
+    return first, float(shares @ (values**2 @ density)), within, between, at_largest / anywhere if anywhere else 1.0
+
+
+@functools.cache
+def _nodes() -> tuple[np.ndarray, np.ndarray]:
+    z = np.linspace(-8, 8, 801)
+    weights = np.exp(-(z**2) / 2)
+    return z, weights / weights.sum()
+
+
+@for_layers(*_names("UpSampling"))
+def up_sampling(context: Context) -> Effect:
+    """Repeats entries, or draws lines between them: then neighbours are averaged."""
+    layer, axes = context.layer, _positions(context)
+    sides = dict(zip(axes, (layer.size,) * len(axes) if isinstance(layer.size, int) else layer.size))
+    signal = context.signal
+    if getattr(layer, "interpolation", "nearest") != "nearest":
+        # The mean square of the weights of a line between two neighbours, 2/3 in the limit of many.
+        share = math.prod(_line_share(int(size)) for size in sides.values())
+        apart = min((signal.along[axis] for axis in axes), default=0.0)
+        signal = Signal(apart + (signal.second_moment - apart) * share, signal.mean, signal.along)
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        return (None if gradient is None else sum_over(gradient, {a: float(s) for a, s in sides.items()}),)
+
+    return Effect((signal,), backward)
+
+
+def _line_share(size: int) -> float:
+    places = (np.arange(size) + 0.5) / size - 0.5
+    near = np.abs(places)
+    return float(((1 - near) ** 2 + near**2).mean())
+
+
+def _positions(context: Context) -> tuple[int, ...]:
+    rank = len(context.signal.along)
+    first = getattr(context.layer, "data_format", None) == "channels_first"
+    return tuple(range(2, rank)) if first else tuple(range(1, rank - 1))
+
+
+def _windows(context: Context) -> dict[int, float]:
+    """Returns how many entries of each axis a window holds, on average."""
+    size = context.option("pool_size")
+    axes, shape, made = _positions(context), context.shape_in(), context.shape_out()
+    sides = (size,) * len(axes) if isinstance(size, int) else tuple(size)
+    strides = context.option("strides") or sides
+    strides = (strides,) * len(axes) if isinstance(strides, int) else tuple(strides)
+    padding = context.option("padding", "valid")
+    if not shape or not made:
+        return {axis: float(side) for axis, side in zip(axes, sides)}
+    windows = {}
+    for axis, side, stride in zip(axes, sides, strides):
+        met, _ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
+        profile = context.signal.profile[axis] if context.signal.profile else None
+        # Zeros around the signal are no entries of it.
+        held = met.sum(1) if profile is None else met @ (profile > 0)
+        windows[axis] = side * float(held.mean())
+    return windows

@@ -1,0 +1,195 @@
+"""Products of two tensors, and the soft-max that stands between them in attention."""
+
+from __future__ import annotations
+
+import functools
+import math
+import string
+from typing import Any
+
+import numpy as np
+
+from keras_autoinit.rules.base import Context, Effect, Gradients, Operand, axes_of, for_layers, for_operations
+from keras_autoinit.signals import Shape, Signal, averaged_signal
+
+# Draws over which the average over tokens is taken; fixed, so that every plan is the same.
+DRAWS = 400
+
+
+@for_operations("Einsum")
+def einsum(context: Context) -> Effect:
+    """Sums products of independent tensors, as an equation says."""
+    equation = context.layer.subscripts.replace(" ", "")
+    first, second = context.operands
+    left, output = equation.split("->")
+    one, other = left.split(",")
+    dots = string.ascii_uppercase[: len(first.shape) - len(one.replace("...", ""))]
+    if "..." in left:
+        one, other, output = (text.replace("...", dots) for text in (one, other, output))
+    return _contraction(context, (first, second), (one, other, output))
+
+
+@for_operations("Matmul", "Dot")
+def matmul(context: Context) -> Effect:
+    """Sums products over the last axis of one and the last but one of the other."""
+    first, second = context.operands
+    batch = string.ascii_uppercase[: max(len(first.shape), len(second.shape)) - 2]
+    one = batch[len(batch) - len(first.shape) + 2 :] + "ij"
+    other = batch[len(batch) - len(second.shape) + 2 :] + "jk"
+    return _contraction(context, (first, second), (one, other, batch + "ik"))
+
+
+@for_layers("Dot")
+def dot_layer(context: Context) -> Effect:
+    """Sums products over an axis of each, sample by sample."""
+    first, second = context.operands
+    axes = context.layer.axes
+    axes = (axes, axes) if isinstance(axes, int) else tuple(axes)
+    one = ["A", *string.ascii_lowercase[: len(first.shape) - 1]]
+    other = ["A", *string.ascii_lowercase[12 : 12 + len(second.shape) - 1]]
+    one[axes[0]] = other[axes[1]] = "z"
+    output = ["A", *(x for x in one[1:] if x != "z"), *(x for x in other[1:] if x != "z")]
+    names: list[str] = ["".join(one), "".join(other), "".join(output)]
+    if len(names[2]) == 1:
+        names[2] = "A"
+    return _contraction(context, (first, second), (names[0], names[1], names[2]))
+
+
+def _contraction(context: Context, operands: tuple[Operand, Operand], names: tuple[str, str, str]) -> Effect:
+    signals, shapes = tuple(one.signal for one in operands), tuple(one.shape for one in operands)
+    sizes = {letter: size for name, shape in zip(names, shapes) for letter, size in zip(name, shape)}
+    made = contracted(signals[0], signals[1], names, sizes)
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        if gradient is None:
+            return (None,) * len(context.call.inputs)
+        found = {
+            operands[0].number: contracted(gradient, signals[1], (names[2], names[1], names[0]), sizes),
+            operands[1].number: contracted(gradient, signals[0], (names[2], names[0], names[1]), sizes),
+        }
+        return tuple(found.get(number) for number in context.call.inputs)
+
+    if len(made.along) != len(context.shape_out()) and context.shape_out():
+        made = made.with_axes([*made.along, *[0.0] * 8][: len(context.shape_out())])
+    return Effect((made,), backward)
+
+
+def contracted(first: Signal, second: Signal, names: tuple[str, str, str], sizes: dict[str, int]) -> Signal:
+    """Returns the sum of products over every letter that the output lacks.
+
+    Args:
+        first: one factor.
+        second: the other, independent of it.
+        names: a letter for each axis of the factors and of the output.
+        sizes: the length of each letter's axis.
+    """
+    letters = list(dict.fromkeys(names[2] + names[0] + names[1]))
+    along = [_agreement(first, names[0], letter) * _agreement(second, names[1], letter) for letter in letters]
+    product = Signal(first.second_moment * second.second_moment, first.mean * second.mean, tuple(along))
+    summed = {axis: float(sizes.get(letter, 1)) for axis, letter in enumerate(letters) if letter not in names[2]}
+    whole = averaged_signal(product, summed).times(math.prod(summed.values()))
+    return whole.with_axes(whole.along[: len(names[2])])
+
+
+def _agreement(signal: Signal, name: str, letter: str) -> float:
+    """Returns how far entries agree that differ on a letter's axis: wholly where they have none."""
+    axis = name.find(letter)
+    return signal.second_moment if axis < 0 or axis >= len(signal.along) else signal.along[axis]
+
+
+@for_layers("Softmax")
+@for_operations("Softmax")
+def softmax(context: Context) -> Effect:
+    """Weights that sum to one: the more the logits differ, the fewer of them count."""
+    rank = len(context.signal.along)
+    axes = axes_of(context.option("axis", -1), rank)
+    causal = len(context.call.inputs) > 1 and _bars_some(context.shape_in(1), context.shape_in())
+    made, back = weighted(context.signal, axes, context.shape_in(), causal)
+    return Effect((made,), lambda gradients: (back(gradients[0]), *[None] * (len(context.call.inputs) - 1)))
+
+
+def _bars_some(mask: Shape, shape: Shape) -> bool:
+    """Whether a mask tells queries apart: then each sees what came before it only."""
+    return len(mask) > 1 and len(shape) > 1 and mask[-2] == shape[-2] > 1
+
+
+def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool = False) -> Any:
+    """Returns the soft-max of a signal, and what it does to a gradient."""
+    count = math.prod(shape[axis] for axis in axes) if shape else 8
+    same = min((signal.along[axis] for axis in axes), default=0.0)
+    variance = max(signal.second_moment - same, 0.0)
+    share, slope = (causal_concentration if causal else concentration)(float(f"{variance:.6g}"), count)
+    uniform = 1 / count**2
+
+    def along(axis: int) -> float:
+        if axis in axes:
+            return (1 - share) / (count * (count - 1)) if count > 1 else 1.0
+        agreement = max(signal.along[axis] - min(signal.along[axis], same), 0.0) / variance if variance > 1e-12 else 1.0
+        return uniform * (share * count) ** agreement
+
+    made = Signal(share / count, 1 / count, tuple(map(along, range(len(signal.along)))))
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        apart = max(gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0), 0.0)
+        return Signal(
+            apart * slope, 0.0, tuple(0.0 if i in axes else max(v, 0.0) * uniform for i, v in enumerate(gradient.along))
+        )
+
+    return made, back
+
+
+@functools.lru_cache(maxsize=512)
+def concentration(variance: float, count: int) -> tuple[float, float]:
+    """Returns the expected sum of squares of the soft-max of this many Gaussian logits.
+
+    One over the number that count: `1 / count` for equal logits, one for a single winner. And
+    the factor on squared gradients, `E a^2 (1 - 2 a + sum a^2)`.
+    """
+    logits = math.sqrt(variance) * np.random.default_rng(0).standard_normal((DRAWS, min(count, 1024)))
+    weights = np.exp(logits - logits.max(1, keepdims=True))
+    weights /= weights.sum(1, keepdims=True)
+    squares = (weights**2).sum(1, keepdims=True)
+    share = min(count, 1024) / count
+    slope = float((weights**2 * (1 - 2 * weights + squares)).mean())
+    return float(squares.mean()) * share, slope * share**2
+
+
+@functools.lru_cache(maxsize=512)
+def causal_concentration(variance: float, count: int) -> tuple[float, float]:
+    """Returns the same where the first query sees one token, the second two, and so on."""
+    seen = np.unique(np.linspace(1, count, min(count, 32)).round().astype(int))
+    found = np.array([concentration(variance, int(number)) for number in seen])
+    return float(found[:, 0].mean()), float((found[:, 1] * seen / count).mean())
+
+
+@for_operations("DotProductAttention")
+def attention(context: Context) -> Effect:
+    """Queries meet keys, a soft-max weighs the values: axes are sample, token, head, feature."""
+    query, key, value, *_ = context.operands
+    width = query.shape[-1]
+    sizes = {**dict(zip("BTHD", query.shape)), **dict(zip("BSHD", key.shape))}
+    scale = context.option("scale") or width**-0.5
+    logits = contracted(query.signal, key.signal, ("BTHD", "BSHD", "BHTS"), sizes).times(scale)
+    shape = tuple(sizes[letter] for letter in "BHTS")
+    mask = [one.shape for one in context.operands[3:]]
+    causal = bool(context.option("is_causal", False)) or any(_bars_some(one, shape) for one in mask)
+    weights, back = weighted(logits, (3,), shape, causal)
+    made = contracted(weights, value.signal, ("BHTS", "BSHD", "BTHD"), sizes)
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        if gradient is None:
+            return (None,) * len(context.call.inputs)
+        at_weights = contracted(gradient, value.signal, ("BTHD", "BSHD", "BHTS"), sizes)
+        at_logits = back(at_weights).times(scale)
+        found = {
+            value.number: contracted(gradient, weights, ("BTHD", "BHTS", "BSHD"), sizes),
+            query.number: contracted(at_logits, key.signal, ("BHTS", "BSHD", "BTHD"), sizes),
+            key.number: contracted(at_logits, query.signal, ("BHTS", "BTHD", "BSHD"), sizes),
+        }
+        return tuple(found.get(number) for number in context.call.inputs)
+
+    return Effect((made,), backward)

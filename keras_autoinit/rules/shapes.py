@@ -1,0 +1,264 @@
+"""What moves entries about and changes none: reshaping, slicing, joining, padding."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
+from keras_autoinit.signals import Signal, aligned, blended, reshaped, sum_over, summed_back
+
+
+@for_layers("Flatten", "Reshape")
+@for_operations("Reshape", "Ravel", "Squeeze", "ExpandDims", "SpaceToDepth", "DepthToSpace")
+def reshape(context: Context) -> Effect:
+    """Splits and joins axes."""
+    given, made = context.shape_in(), context.shape_out()
+    signal = reshaped(context.signal, given, made) if given and made else context.signal
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        return (None if gradient is None else reshaped(gradient, made, given),)
+
+    return Effect((signal,), backward)
+
+
+@for_layers("Permute")
+@for_operations("Transpose", "Swapaxes", "Moveaxis")
+def transpose(context: Context) -> Effect:
+    """Puts the axes in another order."""
+    order = _order(context)
+    signal = context.signal.with_axes([context.signal.along[axis] for axis in order])
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        if gradient is None:
+            return (None,)
+        return (gradient.with_axes([gradient.along[order.index(axis)] for axis in range(len(order))]),)
+
+    return Effect((signal,), backward)
+
+
+def _order(context: Context) -> list[int]:
+    layer, rank = context.layer, len(context.signal.along)
+    order = list(range(rank))
+    name = type(layer).__name__
+    if name == "Swapaxes":
+        one, other = layer.axis1 % rank, layer.axis2 % rank
+        order[one], order[other] = order[other], order[one]
+        return order
+    if name == "Moveaxis":
+        return _moved(rank, layer.source, layer.destination)
+    if name == "Transpose":
+        return order[::-1] if layer.axes is None else [axis % rank for axis in layer.axes]
+    return [0, *layer.dims]
+
+
+def _moved(rank: int, source: Any, destination: Any) -> list[int]:
+    shape = tuple(range(1, rank + 1))
+    return [size - 1 for size in np.moveaxis(np.empty(shape, np.bool_), source, destination).shape]
+
+
+@for_layers("Concatenate")
+@for_operations("Concatenate", "Stack", "Hstack", "Vstack")
+def concatenate(context: Context) -> Effect:
+    """Sets signals side by side: each entry is one of them, by their lengths."""
+    operands = [one for one in context.operands if one.shape or one.number is not None]
+    sizes = [max(math.prod(one.shape), 1) for one in operands]
+    signal = blended([one.signal for one in operands], [size / sum(sizes) for size in sizes])
+    if type(context.layer).__name__ == "Stack":
+        axis = context.layer.axis % (len(signal.along) + 1)
+        signal = signal.with_axes([*signal.along[:axis], signal.mean**2, *signal.along[axis:]])
+        return Effect((signal,), lambda gradients: (_dropped(gradients[0], axis),) * len(context.call.inputs))
+    axis = context.layer.axis % len(signal.along) if signal.along and hasattr(context.layer, "axis") else None
+    if axis is None or not context.shape_out() or len(operands) != len(context.call.inputs):
+        return Effect((signal,), lambda gradients: (gradients[0],) * len(context.call.inputs))
+    return _side_by_side(context, signal, axis)
+
+
+def _side_by_side(context: Context, signal: Signal, axis: int) -> Effect:
+    """Joins signals, and remembers which part of the axis holds how much of the second moment."""
+    ends = np.cumsum([context.shape_in(index)[axis] for index in range(len(context.signals))])
+    parts = [
+        one.second_moment * (np.ones(size) if not one.profile or one.profile[axis] is None else one.profile[axis])
+        for one, size in zip(context.signals, np.diff(ends, prepend=0))
+    ]
+    whole = np.concatenate(parts)
+    profile = list(signal.profile or (None,) * len(signal.along))
+    profile[axis] = whole / whole.mean() if whole.mean() > 0 else None
+
+    def backward(gradients: Gradients) -> Gradients:
+        return tuple(_part(gradients[0], axis, start, end) for start, end in zip([0, *ends], ends))
+
+    return Effect((dataclasses.replace(signal, profile=tuple(profile)),), backward)
+
+
+def _part(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
+    """Returns the gradient at a part of an axis."""
+    if gradient is None or not gradient.profile or gradient.profile[axis] is None:
+        return gradient
+    own = gradient.profile[axis][start:end]
+    part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
+    profile = list(part.profile)
+    profile[axis] = own / own.mean() if own.mean() > 0 else None
+    return dataclasses.replace(part, profile=tuple(profile))
+
+
+def _dropped(gradient: Signal | None, axis: int) -> Signal | None:
+    return gradient and gradient.with_axes([value for i, value in enumerate(gradient.along) if i != axis])
+
+
+@for_operations("Split", "ArraySplit", "Unstack", "Chunk")
+def split(context: Context) -> Effect:
+    """Cuts a signal into parts of its kind."""
+    signal = context.signal
+    name = type(context.layer).__name__
+    axis = context.layer.axis % len(signal.along) if signal.along else 0
+    part = _dropped(signal, axis) if name == "Unstack" else signal
+    assert part is not None
+
+    def backward(gradients: Gradients) -> Gradients:
+        known = [one for one in gradients if one is not None]
+        if not known:
+            return (None,)
+        whole = blended(known, [1 / len(gradients)] * len(known))
+        if name == "Unstack":
+            whole = whole.with_axes([*whole.along[:axis], 0.0, *whole.along[axis:]])
+        return (whole,)
+
+    return Effect((dataclasses.replace(part, profile=()),) * len(context.call.outputs), backward)
+
+
+@for_operations("GetItem")
+def get_item(context: Context) -> Effect:
+    """Takes a part of every axis."""
+    key = context.call.args[1] if len(context.call.args) > 1 else context.call.kwargs.get("key")
+    kept = _kept(key, len(context.signal.along))
+    signal = context.signal
+    made = signal.with_axes([signal.second_moment if axis is None else signal.along[axis] for axis in kept])
+    share = context.growth
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        if gradient is None:
+            return (None,)
+        along = dict(zip(kept, gradient.along))
+        found = [along.get(axis, 0.0) * share for axis in range(len(signal.along))]
+        return (Signal(gradient.second_moment * share, 0.0, tuple(found)),)
+
+    return Effect((made,), backward)
+
+
+def _kept(key: Any, rank: int) -> list[int | None]:
+    """Returns the axes that a subscript keeps, in order; `None` for one that it makes."""
+    parts = list(key) if isinstance(key, tuple) else [key]
+    used = sum(part is not None and part is not Ellipsis for part in parts)
+    position = next((i for i, part in enumerate(parts) if part is Ellipsis), None)
+    if position is not None:
+        parts[position : position + 1] = [slice(None)] * (rank - used)
+    else:
+        parts += [slice(None)] * (rank - used)
+    kept: list[int | None] = []
+    axis = 0
+    for part in parts:
+        if part is None:
+            kept.append(None)
+            continue
+        if not isinstance(part, (int, np.integer)):
+            kept.append(axis)
+        axis += 1
+    return kept
+
+
+@for_operations("BroadcastTo", "Tile", "Repeat")
+@for_layers("RepeatVector")
+def repeat(context: Context) -> Effect:
+    """Repeats entries: the copies agree wholly."""
+    given, made = context.shape_in() if context.signals else (), context.shape_out()
+    operand = context.operands[0]
+    signal, shape = operand.signal, operand.shape or given
+    if type(context.layer).__name__ == "RepeatVector" and len(signal.along) == 2:
+        return Effect(
+            (signal.with_axes([signal.along[0], signal.second_moment, signal.along[1]]),),
+            lambda gradients: (_summed_middle(gradients[0], context.layer.n),),
+        )
+    result = aligned(signal, shape, made) if made else signal
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        if gradient is None or not context.call.inputs:
+            return (None,) * len(context.call.inputs)
+        # What is repeated next to itself, as the keys of grouped queries are.
+        sides = [(axis, new / old) for axis, (new, old) in enumerate(zip(made, given)) if new > old > 1]
+        folds = dict(sides) if len(made) == len(given) else {}
+        whole = sum_over(summed_back(gradient, made, given), folds)
+        return (whole, *[None] * (len(context.call.inputs) - 1))
+
+    return Effect((result,), backward)
+
+
+def _summed_middle(gradient: Signal | None, count: int) -> Signal | None:
+    if gradient is None:
+        return None
+    square = count * gradient.second_moment + count * (count - 1) * gradient.along[1]
+    return Signal(square, 0.0, (gradient.along[0] * count**2, gradient.along[2]))
+
+
+@for_layers("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D")
+@for_operations("Pad")
+def pad(context: Context) -> Effect:
+    """Sets zeros around a signal, and remembers where: the next window counts them."""
+    given, made, signal = context.shape_in(), context.shape_out(), context.signal
+    if not given or not made:
+        return Effect((signal,), lambda gradients: gradients)
+    share = math.prod(given) / math.prod(made)
+    profile = list(signal.profile or (None,) * len(given))
+    for axis, (before, after) in enumerate(_zeros(context, len(given))):
+        if before or after:
+            inside = np.ones(given[axis]) if profile[axis] is None else profile[axis]
+            profile[axis] = np.pad(inside, (before, after)) * (made[axis] / given[axis])
+    thin = Signal(
+        signal.second_moment * share,
+        signal.mean * share,
+        tuple(value * share for value in signal.along),
+        signal.bent,
+        tuple(profile),
+    )
+    return Effect((thin,), lambda gradients: (_without_profile(gradients[0]),))
+
+
+def _without_profile(gradient: Signal | None) -> Signal | None:
+    return gradient and dataclasses.replace(gradient, profile=())
+
+
+def _zeros(context: Context, rank: int) -> tuple[tuple[int, int], ...]:
+    if type(context.layer).__name__ == "Pad":
+        width = context.layer.pad_width
+        width = ((width, width),) * rank if isinstance(width, int) else width
+        return tuple((int(before), int(after)) for before, after in width)
+    padding = context.layer.padding
+    sides = [tuple(padding)] if isinstance(padding[0], int) else [tuple(side) for side in padding]
+    first = getattr(context.layer, "data_format", None) == "channels_first"
+    return ((0, 0), (0, 0), *sides) if first else ((0, 0), *sides, (0, 0))
+
+
+@for_layers("Cropping1D", "Cropping2D", "Cropping3D")
+@for_operations("Flip", "Roll", "Take", "TakeAlongAxis", "Slice")
+def part(context: Context) -> Effect:
+    """Keeps a part of the entries."""
+    signal = dataclasses.replace(context.signal, profile=())
+    rank = len(context.shape_out()) or len(signal.along)
+    signal = signal.with_axes([*signal.along, *[0.0] * rank][:rank])
+    back = len(context.signal.along)
+    count = len(context.call.inputs)
+    return Effect(
+        (signal,),
+        lambda gradients: (_padded(scale(gradients[0], context.growth), back), *[None] * (count - 1)),
+    )
+
+
+def _padded(gradient: Signal | None, rank: int) -> Signal | None:
+    return gradient and gradient.with_axes([*gradient.along, *[0.0] * rank][:rank])

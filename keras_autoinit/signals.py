@@ -1,0 +1,218 @@
+"""What the theory keeps of a tensor: its mean, its second moment, and how far it agrees with itself.
+
+A forward signal and a gradient are the same record.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Shape = tuple[int, ...]
+# Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Moments of a tensor's entries, over random weights and random samples.
+
+    Attributes:
+        second_moment: `E x^2`.
+        mean: `E x`, over units too.
+        along: for each axis, `E x x'` of two entries that differ in their place on that axis and
+            agree in all others. The first axis counts the samples. Entries that differ on several
+            axes agree as little as the least of these.
+        bent: the activation that made the signal, and the signal that it was made from.
+        profile: for each axis, how the second moment is spread over it, with mean one; `None` where
+            it is the same everywhere. Borders, which kernels meet with fewer taps, are fainter.
+    """
+
+    second_moment: float
+    mean: float = 0.0
+    along: tuple[float, ...] = ()
+    bent: Any = field(default=None, repr=False, compare=False)
+    profile: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def covariance(self) -> float:
+        """`E x x'` for two different samples."""
+        return self.along[0] if self.along else 0.0
+
+    @property
+    def variance(self) -> float:
+        """`E x^2 - (E x)^2`."""
+        return max(self.second_moment - self.mean**2, 0.0)
+
+    def times(self, number: float) -> Signal:
+        """Returns the signal times a number."""
+        square = number * number
+        along = tuple(square * value for value in self.along)
+        return Signal(square * self.second_moment, number * self.mean, along, profile=self.profile)
+
+    def mixed(self, power: float, axis: int | None = None) -> Signal:
+        """Returns what independent weights with mean zero make of the signal, along one axis anew."""
+        along, profile = [power * value for value in self.along], list(self.profile)
+        if axis is not None and along:
+            along[axis] = 0.0
+        if axis is not None and profile:
+            profile[axis] = None
+        return Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile))
+
+    def agreeing(self, axis: int) -> Signal:
+        """Returns the signal as seen by pairs that differ on one axis: their agreement stands for the square."""
+        here = self.along[axis]
+        return Signal(here, self.mean, tuple(min(here, value) for value in self.along))
+
+    def with_axes(self, along: Sequence[float]) -> Signal:
+        """Returns the signal with other axes."""
+        return dataclasses.replace(self, along=tuple(along), profile=())
+
+
+def independent(shape: Shape, second_moment: float = 1.0) -> Signal:
+    """Returns the signal of independent numbers with mean zero."""
+    return Signal(second_moment, 0.0, (0.0,) * len(shape))
+
+
+def constant(value: Any) -> tuple[Signal, Shape]:
+    """Returns the signal of given numbers, and its shape."""
+    array = np.asarray(value, np.float64)
+    if not array.size:
+        return Signal(0.0, 0.0, (0.0,) * array.ndim), array.shape
+    along = tuple(_agreement(array, axis) for axis in range(array.ndim))
+    return Signal(float((array**2).mean()), float(array.mean()), along), array.shape
+
+
+def _agreement(array: np.ndarray, axis: int) -> float:
+    count = array.shape[axis]
+    if count == 1:
+        return float((array**2).mean())
+    means = float((array.mean(axis) ** 2).mean())
+    return (count * means - float((array**2).mean())) / (count - 1)
+
+
+def averaged(signal: Signal, sizes: Mapping[int, float]) -> float:
+    """Returns the second moment of an average of this many entries on each of some axes."""
+    axes = [axis for axis, size in sizes.items() if size > 1]
+    total = 0.0
+    for chosen in itertools.product((False, True), repeat=len(axes)):
+        weight, agreement = 1.0, signal.second_moment
+        for axis, differs in zip(axes, chosen):
+            share = 1 / sizes[axis]
+            weight *= 1 - share if differs else share
+            agreement = min(agreement, signal.along[axis]) if differs else agreement
+        total += weight * agreement
+    return total
+
+
+def averaged_signal(signal: Signal, sizes: Mapping[int, float]) -> Signal:
+    """Returns the average of entries on some axes, with all axes kept."""
+    along = tuple(averaged(signal.agreeing(axis), sizes) for axis in range(len(signal.along)))
+    return Signal(averaged(signal, sizes), signal.mean, along)
+
+
+def aligned(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
+    """Returns a signal as broadcasting repeats it: repeated entries agree wholly."""
+    missing = len(wanted) - len(shape)
+    along = [signal.second_moment] * missing
+    for own, other, value in zip(shape, wanted[missing:], signal.along):
+        along.append(signal.second_moment if own == 1 and other != 1 else value)
+    return dataclasses.replace(signal, along=tuple(along))
+
+
+def summed_back(gradient: Signal, shape: Shape, wanted: Shape) -> Signal:
+    """Returns the gradient of what broadcasting from `wanted` to `shape` has repeated: its sum."""
+    missing = len(shape) - len(wanted)
+    axes = [axis for axis, size in enumerate(shape) if size > 1 and (axis < missing or wanted[axis - missing] == 1)]
+    whole = sum_over(gradient, {axis: shape[axis] for axis in axes})
+    return whole.with_axes(whole.along[missing:])
+
+
+def sum_over(signal: Signal, sizes: Mapping[int, float]) -> Signal:
+    """Returns the sum of entries on some axes, with all axes kept."""
+    return averaged_signal(signal, sizes).times(math.prod(sizes.values())) if sizes else signal
+
+
+def added(signals: Sequence[Signal]) -> Signal:
+    """Returns the sum of independent signals with the same axes."""
+    mean = sum(one.mean for one in signals)
+    cross = mean**2 - sum(one.mean**2 for one in signals)
+    rank = min((len(one.along) for one in signals), default=0)
+    along = tuple(sum(one.along[axis] for one in signals) + cross for axis in range(rank))
+    return Signal(sum(one.second_moment for one in signals) + cross, mean, along, profile=_profile_of(signals, rank))
+
+
+def _profile_of(signals: Sequence[Signal], rank: int) -> tuple[Any, ...]:
+    """Returns the profile of a sum: each part's, by its second moment."""
+    if not any(one.profile for one in signals):
+        return ()
+    total = sum(one.second_moment for one in signals) or 1.0
+    found: list[Any] = []
+    for axis in range(rank):
+        parts = [one.profile[axis] if one.profile else None for one in signals]
+        sizes = {len(part) for part in parts if part is not None}
+        mixed = sum(one.second_moment / total * (1.0 if p is None else p) for one, p in zip(signals, parts))
+        found.append(mixed if len(sizes) == 1 else None)
+    return tuple(found)
+
+
+def multiplied(signals: Sequence[Signal]) -> Signal:
+    """Returns the product of independent signals with the same axes."""
+    rank = min((len(one.along) for one in signals), default=0)
+    along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
+    return Signal(math.prod(one.second_moment for one in signals), math.prod(one.mean for one in signals), along)
+
+
+def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
+    """Returns the signal of entries that are one signal or another, by their shares."""
+    mean = sum(share * one.mean for one, share in zip(signals, shares))
+    rank = min((len(one.along) for one in signals), default=0)
+    along = tuple(sum(share * one.along[axis] for one, share in zip(signals, shares)) for axis in range(rank))
+    weighted = [one.times(math.sqrt(share)) for one, share in zip(signals, shares)]
+    second_moment = sum(one.second_moment for one in weighted)
+    return Signal(second_moment, mean, along, profile=_profile_of(weighted, rank))
+
+
+def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
+    """Returns a signal whose axes are split and joined from one shape to another."""
+    if len(signal.along) != len(shape) or shape == wanted:
+        return signal
+    along: list[float] = []
+    for old, new in _groups(shape, wanted):
+        if len(old) == 1:
+            along += [signal.along[old[0]]] * len(new)
+        else:
+            sizes = {axis: float(shape[axis]) for axis in old}
+            count = math.prod(sizes.values())
+            apart = (
+                (count * averaged(signal, sizes) - signal.second_moment) / (count - 1)
+                if count > 1
+                else signal.second_moment
+            )
+            along += [apart] * len(new)
+    return dataclasses.replace(signal, along=tuple(along), profile=())
+
+
+def _groups(shape: Shape, wanted: Shape) -> list[tuple[list[int], list[int]]]:
+    """Returns runs of axes of two shapes that hold the same number of entries."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(shape) or j < len(wanted):
+        old, new = [i] if i < len(shape) else [], [j] if j < len(wanted) else []
+        held, asked = (shape[i] if old else 1), (wanted[j] if new else 1)
+        i, j = i + len(old), j + len(new)
+        while held != asked and (i < len(shape) or j < len(wanted)):
+            if (held < asked and i < len(shape)) or j >= len(wanted):
+                held, i = held * shape[i], i + 1
+                old.append(i - 1)
+            else:
+                asked, j = asked * wanted[j], j + 1
+                new.append(j - 1)
+        groups.append((old, new))
+    return groups

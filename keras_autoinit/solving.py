@@ -1,0 +1,200 @@
+"""Decides the power of each weight when the signal first meets it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from keras_autoinit.activations import Activation
+from keras_autoinit.by_table import beside_tied, kept_weights
+from keras_autoinit.graphs import Call, Graph, Place
+from keras_autoinit.prediction import second_moment
+from keras_autoinit.recipes import Recipe
+from keras_autoinit.recommendations import ROLES
+from keras_autoinit.responses import respond
+from keras_autoinit.selection import Selection
+from keras_autoinit.signals import Signal
+from keras_autoinit.slots import Slot
+from keras_autoinit.stretches import Fate, Structure, fate_of, slot_calls, structure_of
+
+Residual = Literal["balanced", "zero", "none"]
+
+# Tables of which the output, that reads one of them back, decides the size.
+_BY_OUTPUT = ("tied", "beside_tied")
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A weight whose recipe another part of the package has chosen.
+
+    Attributes:
+        recipe: what it is to be drawn from.
+        reason: one sentence.
+        second_moment: that of what the weight makes, where it is known; predicted from the
+            recipe's power otherwise.
+        power: fan-in times the second moment of the weight.
+    """
+
+    recipe: Recipe
+    reason: str
+    second_moment: float | None = None
+    power: float = 1.0
+
+
+@dataclass
+class Solver:
+    """Decides the power of each weight when the signal first meets it."""
+
+    residual: Residual
+    graph: Graph
+    structure: Structure
+    places: dict[tuple[int, str], tuple[Place, Slot]]
+    uses: dict[tuple[int, str], list[Call]]
+    kept: dict[tuple[int, str], str]
+    fixed: dict[tuple[int, str], Fixed]
+    of_variables: dict[int, tuple[int, str]]
+    signals: dict[int, Signal] = field(default_factory=dict)
+    powers: dict[tuple[int, str], float] = field(default_factory=dict)
+    why: dict[tuple[int, str], str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, residual: Residual, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> Solver:
+        """Reads off the graph what each weight is for."""
+        places = {
+            (id(place.layer), slot.weight): (place, beside_tied(graph, place, slot))
+            for place in graph.places
+            for slot in place.slots
+        }
+        paths = {key: f"{place.path}/{slot.weight}" for key, (place, slot) in places.items()}
+        reasons = kept_weights(graph, selection)
+        uses = {key: slot_calls(graph, place.layer, slot) for key, (place, slot) in places.items()}
+        mixing = {id(call) for calls in uses.values() for call in calls}
+        return cls(
+            residual,
+            graph,
+            structure_of(graph, [call for call in graph.calls if id(call) in mixing]),
+            places,
+            uses,
+            {key: reasons[path] for key, path in paths.items() if path in reasons},
+            {key: fixed[path] for key, path in paths.items() if path in fixed},
+            # A weight that two layers share is the first one's.
+            {id(slot.variable(place.layer)): key for key, (place, slot) in reversed(places.items())},
+        )
+
+    def power(self, owner: Any, slot: Slot, base: float) -> float:
+        """Returns fan-in times the second moment of a layer's weight, decided when it is first met."""
+        key = (id(owner), slot.weight)
+        key = self.of_variables.get(id(slot.variable(owner)), key)
+        if key not in self.powers:
+            self.powers[key] = self._decided(key, owner, slot, base)
+        return self.powers[key] * self._fans_apart(key, owner, slot)
+
+    def _fans_apart(self, key: tuple[int, str], owner: Any, slot: Slot) -> float:
+        """Returns the fan-in that the caller counts, over that by which the power was decided."""
+        decided = self.places[key][1].axes if key in self.places else slot.axes
+        variable = slot.variable(owner)
+        if decided == slot.axes or decided is None or slot.axes is None or variable is None:
+            return 1.0
+        shape = tuple(variable.shape)
+        return slot.axes.fans(shape)[0] / decided.fans(shape)[0]
+
+    def variable(self, variable: Any, base: float) -> float | None:
+        """Returns the second moment of a weight that an operation takes; `None` for what is no weight of ours."""
+        key = self.of_variables.get(id(variable))
+        if key is None or key in self.kept:
+            return None
+        place, slot = self.places[key]
+        fan_in = slot.axes.fans(tuple(variable.shape))[0] if slot.axes else 1.0
+        return self.power(place.layer, slot, base) / max(fan_in, 1.0)
+
+    def _decided(self, key: tuple[int, str], owner: Any, slot: Slot, base: float) -> float:
+        if key in self.fixed:
+            fixed = self.fixed[key]
+            return fixed.power if fixed.second_moment is None else fixed.second_moment / max(base, 1e-12)
+        if key in self.kept or key not in self.places:
+            return _power_now(owner, slot)
+        if self.places[key][1].role in _BY_OUTPUT:
+            self.why[key] = ROLES[self.places[key][1].role].reason
+            return 1.0
+        target, why = self._target(key)
+        self.why[key] = why
+        if base <= 1e-30 or not math.isfinite(base):
+            return 1.0
+        return target / base
+
+    def _target(self, key: tuple[int, str]) -> tuple[float, str]:
+        """Returns the second moment that a weight should make, and why."""
+        slot = self.places[key][1]
+        if slot.role in ("recurrent", "depthwise") and not slot.activated:
+            return 1.0, "Keeps the second moment of what it reads."
+        fates = [self.structure.fates[id(call)] for call in self.uses[key] if id(call) in self.structure.fates]
+        made = self.graph.expanded.get(key[0], ())
+        fates = fates or [fate_of(self.graph, tensor) for tensor in made if self.graph.maker(tensor) is None]
+        if not fates:
+            return 1.0, "Gives what follows a unit second moment."
+        fate = fates[0]
+        if fate.kind == "activation":
+            stretch = self.structure.stretches.get(id(self.uses[key][0])) if self.uses[key] else None
+            return self._before_activation(fate, stretch)
+        if fate.kind == "merge" and fate.call is not None:
+            return self._into_merge(fate)
+        if fate.kind == "normalization":
+            return 1.0, "Unit second moment before a normalization, which fixes the scale itself."
+        return 1.0, "Gives what follows a unit second moment."
+
+    def _before_activation(self, fate: Fate, stretch: Any) -> tuple[float, str]:
+        assert fate.activation is not None
+        branch = self._branch_of(fate)
+        if branch is not None:
+            return branch
+        if stretch is None or stretch.target == 1.0:
+            return 1.0, f"Unit second moment before {fate.activation}."
+        return stretch.target, (
+            f"Second moment {stretch.target:.3g} before {fate.activation}: over a stretch of "
+            f"{len(stretch.activations)} the worst of forward and backward distortion is smallest."
+        )
+
+    def _branch_of(self, fate: Fate) -> tuple[float, str] | None:
+        """Returns the target of a weight whose activation goes straight into a merge."""
+        readers = [] if fate.made is None else self.graph.readers(fate.made)
+        merge = next((one for call in readers if (one := self.structure.merges.get(id(call)))), None)
+        if merge is None or merge.trunk is None or merge.trunk == fate.made:
+            return None
+        wanted, why = self._into_merge(Fate("merge", fate.made or 0, merge.call))
+        assert fate.activation is not None
+        return _input_for(fate.activation, wanted), why
+
+    def _into_merge(self, fate: Fate) -> tuple[float, str]:
+        merge = self.structure.merges[id(fate.call)]
+        if merge.trunk is None or self.residual == "none":
+            parts = 1 if self.residual == "none" and merge.trunk is not None else merge.parts
+            return 1 / parts, f"Shares a unit second moment among the {merge.parts} signals that are added."
+        if merge.trunk == fate.tensor:
+            return 1.0, "The trunk of a residual merge: unit second moment."
+        if self.residual == "zero":
+            return 0.0, "The residual branch starts at zero."
+        trunk = self.signals.get(merge.trunk)
+        size = 1.0 if trunk is None else trunk.second_moment
+        share = (2 ** (1 / merge.length) - 1) / max(merge.parts - 1, 1)
+        return size * share, (
+            f"Residual branch, one of {merge.length} on its trunk: together they at most double the second moment."
+        )
+
+
+def _input_for(function: Activation, wanted: float) -> float:
+    """Returns the variance at which an activation puts out a second moment, by bisection."""
+    low, high = math.log(1e-6), math.log(1e4)
+    for _ in range(24):
+        middle = (low + high) / 2
+        made = respond(function, 0.0, float(f"{math.exp(middle):.6g}")).second_moment
+        low, high = (middle, high) if made < wanted else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def _power_now(owner: Any, slot: Slot) -> float:
+    variable = slot.variable(owner)
+    if variable is None or slot.axes is None:
+        return 1.0
+    return second_moment(variable) * slot.axes.fans(tuple(variable.shape))[0]

@@ -1,0 +1,211 @@
+"""Theory promises numbers: that a signal arrives, a gradient comes back, and both are as predicted.
+
+Every promise is measured here on models that really run. Widths are 256, so that a layer's second
+moment varies by a few per cent from draw to draw, and deep stacks by tens; factors are set by that.
+"""
+
+import time
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import keras_autoinit
+from keras_autoinit import AutoInit, SchemeError, Theory
+from keras_autoinit.graphs import read
+from keras_autoinit.selection import Selection
+
+
+def stack(depth, activation, width=256):
+    dense = [layers.Dense(width, activation, name=f"dense{i}") for i in range(depth)]
+    return keras.Sequential([keras.Input((width,)), *dense, layers.Dense(width, name="head")])
+
+
+def residual(blocks, width=128):
+    x = inputs = keras.Input((width,))
+    for i in range(blocks):
+        inner = layers.Dense(width, "relu", name=f"in{i}")(x)
+        x = layers.Add(name=f"add{i}")([x, layers.Dense(width, name=f"out{i}")(inner)])
+    return keras.Model(inputs, x)
+
+
+def normal(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def second_moment(values):
+    return float(np.mean(np.square(keras.ops.convert_to_numpy(values), dtype=np.float64)))
+
+
+def run(model, x):
+    """Forward and backward through a Sequential of dense layers in NumPy: second moments layer by layer."""
+    slopes = {"tanh": lambda z: 1 - np.tanh(z) ** 2, "linear": np.ones_like}
+    signals, before = [x.astype(np.float64)], []
+    for layer in model.layers:
+        before.append(signals[-1] @ keras.ops.convert_to_numpy(layer.kernel).astype(np.float64))
+        signals.append(np.tanh(before[-1]) if layer.activation is keras.activations.tanh else before[-1])
+    gradient = np.random.default_rng(1).normal(size=signals[-1].shape)
+    gradients = [gradient]
+    for layer, z in zip(model.layers[::-1], before[::-1]):
+        slope = slopes["tanh" if layer.activation is keras.activations.tanh else "linear"](z)
+        gradient = (gradient * slope) @ keras.ops.convert_to_numpy(layer.kernel).astype(np.float64).T
+        gradients.append(gradient)
+    return [second_moment(one) for one in signals], [second_moment(one) for one in gradients]
+
+
+def test_a_tanh_stack_of_100_layers_keeps_signal_and_gradient():
+    model = stack(100, "tanh")
+    plan = AutoInit("theory", seed=0).apply(model)
+    signals, gradients = run(model, normal((32, 256)))
+    assert max(signals) / min(signals) < 40
+    assert max(gradients) / min(gradients) < 150
+    inner = plan["dense50/kernel"].new.config["gain"]
+    assert 1.0 <= inner**2 <= 1.4
+
+
+def test_40_residual_blocks_end_where_they_began():
+    model = residual(40)
+    AutoInit("theory", seed=0).apply(model)
+    x = normal((32, 128))
+    assert 0.25 < second_moment(model(x)) / second_moment(x) < 4
+
+
+def test_branches_may_start_at_zero():
+    model = residual(5)
+    plan = AutoInit(Theory(residual="zero"), seed=0).apply(model)
+    x = normal((8, 128))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(x)), x, atol=1e-6)
+    assert "starts at zero" in plan["out0/kernel"].reason
+
+
+@pytest.mark.parametrize("activation", ["relu", "silu", "gelu", "selu", "softplus"])
+def test_what_a_plan_predicts_is_what_comes_out(activation):
+    model = stack(4, activation, width=512)
+    plan = AutoInit("theory", seed=0).apply(model)
+    x = normal((64, 512))
+    for layer in model.layers:
+        x = keras.ops.convert_to_numpy(layer(x))
+        assert np.std(x) == pytest.approx(plan[f"{layer.name}/kernel"].output_std, rel=0.2)
+
+
+@pytest.mark.parametrize("distribution", ["truncated_normal", "normal", "uniform", "orthogonal"])
+def test_the_distribution_changes_no_scale(distribution):
+    model = keras.Sequential([keras.Input((64,)), layers.Dense(256, "relu"), layers.Dense(128, "relu")])
+    AutoInit(Theory(distribution=distribution), seed=0).apply(model)
+    # Half of a unit signal's second moment passes a ReLU.
+    assert second_moment(model(normal((256, 64)))) == pytest.approx(0.5, rel=0.25)
+
+
+def test_borders_are_made_up_for():
+    model = keras.Sequential(
+        [keras.Input((2, 2, 64)), *[layers.Conv2D(256, 5, padding="same", name=f"c{i}") for i in range(3)]]
+    )
+    AutoInit("theory", seed=0).apply(model)
+    # Sums over 4 of 25 taps: without the correction the second moment falls to 0.16 each time.
+    assert second_moment(model(normal((64, 2, 2, 64)))) == pytest.approx(1.0, rel=0.3)
+
+
+def test_a_strided_transposed_convolution_keeps_the_signal():
+    model = keras.Sequential([keras.Input((8, 8, 64)), layers.Conv2DTranspose(128, 4, strides=2, padding="same")])
+    AutoInit("theory", seed=0).apply(model)
+    assert second_moment(model(normal((16, 8, 8, 64)))) == pytest.approx(1.0, rel=0.2)
+
+
+def test_batch_normalization_in_training_is_predicted():
+    inputs = keras.Input((8, 8, 16))
+    x = layers.Conv2D(128, 3, padding="same", activation="relu", name="first")(inputs)
+    x = layers.BatchNormalization()(layers.MaxPooling2D()(x))
+    model = keras.Model(inputs, layers.Dense(128, name="last")(layers.GlobalAveragePooling2D()(layers.ReLU()(x))))
+    plan = AutoInit("theory", seed=0).apply(model)
+    made = keras.ops.convert_to_numpy(model(normal((64, 8, 8, 16)), training=True))
+    assert np.std(made) == pytest.approx(plan["last/kernel"].output_std, rel=0.2)
+
+
+def relu_squared(x):
+    return keras.ops.square(keras.ops.relu(x))
+
+
+def test_hopeless_stretches_are_named():
+    plan = AutoInit("theory", seed=0).plan(stack(60, relu_squared, width=8))
+    (note,) = [note for note in plan.notes if note.startswith("No scale can help")]
+    assert "relu_squared" in note
+    assert "60 layers" in note
+
+
+def test_frozen_and_excluded_weights_stay_and_are_counted_as_they_are():
+    model = stack(2, "relu")
+    model.layers[0].trainable = False
+    plan = AutoInit("theory", seed=0, exclude="head").plan(model)
+    assert plan["dense0/kernel"].new == plan["dense0/kernel"].old
+    assert plan["head/kernel"].new == plan["head/kernel"].old
+    # Glorot's ReLU layer puts out half of what the next one wants: it makes up for that.
+    assert plan["dense1/kernel"].new.config["gain"] == pytest.approx(2**0.5, rel=0.02)
+
+
+def test_a_model_that_is_not_built_gets_a_plan_too():
+    plan = AutoInit("theory", seed=0).plan(keras.Sequential([layers.Dense(8, "relu"), layers.Dense(4)]))
+    assert [row.new.name for row in plan] == ["autoinit>variance_scaling"] * 2
+
+
+@pytest.mark.skipif(not hasattr(layers, "ReversibleEmbedding"), reason="This Keras has no reversible embedding.")
+def test_a_tied_table_is_as_small_as_the_output_that_reads_it_back_wants():
+    table = layers.ReversibleEmbedding(50, 64, tie_weights=True, name="table")
+    words = keras.Input((6,), dtype="int32")
+    x = layers.LayerNormalization()(layers.Dense(64, name="dense")(table(words)))
+    model = keras.Model(words, table(x, reverse=True))
+    plan = AutoInit("theory", seed=0).apply(model)
+    # Logits of unit second moment: entries of variance one over the width; tokens are that small.
+    assert plan["table/embeddings"].fan_in == 64
+    entries = keras.ops.convert_to_numpy(table.embeddings)
+    assert entries.std() == pytest.approx(1 / 8, rel=5 / math.sqrt(2 * entries.size))
+    assert plan["dense/kernel"].new.config["gain"] == pytest.approx(8, rel=1e-3)
+
+
+def test_recurrent_attention_and_embedding_weights_are_solved():
+    words = keras.Input((6,), dtype="int32")
+    x = layers.Embedding(30, 64, name="embedding")(words)
+    x = layers.Add()([x, layers.MultiHeadAttention(2, 32, name="attention")(x, x)])
+    x = layers.LSTM(64, name="lstm")(layers.LayerNormalization()(x))
+    plan = AutoInit("theory", seed=0).plan(keras.Model(words, layers.Dense(3, "softmax", name="head")(x)))
+    assert [row.path for row in plan if not row.changed] == [
+        f"attention/{name}/bias" for name in ("query", "key", "value")
+    ]
+    assert plan["lstm/recurrent_kernel" if "lstm/recurrent_kernel" in plan else "lstm/lstm_cell/recurrent_kernel"]
+    assert not plan.notes
+
+
+@pytest.mark.parametrize("option", [{"distribution": "gauss"}, {"residual": "some"}])
+def test_options_are_checked(option):
+    with pytest.raises(SchemeError, match="Expected `"):
+        Theory(**option)
+
+
+def test_the_public_name_is_a_method():
+    assert AutoInit("theory").method == keras_autoinit.Theory()
+
+
+def seconds(graph):
+    start = time.perf_counter()
+    Theory().solve(graph, Selection())
+    return time.perf_counter() - start
+
+
+@pytest.mark.slow
+def test_resnet50_is_planned_within_half_a_second():
+    model = keras.applications.ResNet50(weights=None, input_shape=(96, 96, 3))
+    AutoInit("theory").plan(model)
+    start = time.perf_counter()
+    AutoInit("theory").plan(model)
+    assert time.perf_counter() - start < 0.5
+
+
+@pytest.mark.slow
+def test_a_thousand_layers_cost_a_thousand_times_one():
+    small, large = (
+        read(keras.Sequential([keras.Input((8,)), *[layers.Dense(8, "tanh") for _ in range(n)]])) for n in (200, 800)
+    )
+    seconds(small)
+    assert seconds(large) < 8 * seconds(small)

@@ -1,0 +1,178 @@
+"""A rule that is wrong is wrong silently: each is set against what the layer does to random numbers.
+
+Inputs are independent across samples unless said otherwise, 64 or more samples of a few thousand
+numbers each; a second moment is then known to about a per cent, one behind random weights of width
+128 to about ten.
+"""
+
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import keras_autoinit
+from keras_autoinit.activations import activation
+from keras_autoinit.graphs import read
+from keras_autoinit.prediction import Given, follow
+from keras_autoinit.responses import respond
+from keras_autoinit.rules.linear import taps_met
+from keras_autoinit.signals import Signal, averaged, constant, reshaped
+
+SAMPLES = 64
+SHARED = 0.5
+
+
+def predicted(build, shape):
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, build(inputs))
+    graph = read(model)
+    prediction = follow(graph, Given())
+    return model, prediction, prediction.signals[graph.outputs[0]]
+
+
+def measured(model, shape, training):
+    x = np.random.default_rng(0).normal(size=(SAMPLES, *shape)).astype("float32")
+    return keras.ops.convert_to_numpy(model(x, training=training)).astype(np.float64)
+
+
+def centred(x):
+    return x - ops.mean(x, axis=-1, keepdims=True)
+
+
+BUILDS = {
+    "dense": (lambda x: layers.Dense(256)(x), (256,)),
+    "convolution": (lambda x: layers.Conv2D(128, 3, padding="same")(x), (6, 6, 32)),
+    "strided": (lambda x: layers.Conv2D(128, 3, 2, padding="same")(x), (8, 8, 32)),
+    "depthwise": (lambda x: layers.DepthwiseConv2D(3, padding="same")(x), (6, 6, 256)),
+    "separable": (lambda x: layers.SeparableConv2D(128, 3, padding="same")(x), (6, 6, 256)),
+    "padded": (lambda x: layers.Conv2D(128, 3)(layers.ZeroPadding2D(1)(x)), (6, 6, 32)),
+    "relu": (lambda x: layers.ReLU()(x), (256,)),
+    "gelu": (lambda x: layers.Activation("gelu")(x), (256,)),
+    "max_pooling": (lambda x: layers.MaxPooling2D(2)(x), (8, 8, 32)),
+    "relu, max_pooling": (lambda x: layers.MaxPooling2D(3, 2, padding="same")(layers.ReLU()(x)), (8, 8, 32)),
+    "average_pooling": (lambda x: layers.AveragePooling2D(2)(x), (8, 8, 32)),
+    "global_average": (lambda x: layers.GlobalAveragePooling2D()(layers.ReLU()(x)), (4, 4, 64)),
+    "global_max": (lambda x: layers.GlobalMaxPooling2D()(x), (4, 4, 64)),
+    "batch_normalization": (lambda x: layers.BatchNormalization()(layers.ReLU()(x)), (256,)),
+    "layer_normalization": (lambda x: layers.LayerNormalization()(layers.ReLU()(x)), (256,)),
+    "group_normalization": (lambda x: layers.GroupNormalization(8)(layers.ReLU()(x)), (4, 4, 64)),
+    "add": (lambda x: layers.Add()([x, layers.ReLU()(layers.Dense(256)(x))]), (256,)),
+    "twice": (lambda x: x + x, (256,)),
+    "average": (lambda x: layers.Average()([x, layers.Dense(256)(x)]), (256,)),
+    "multiply": (lambda x: layers.Multiply()([layers.Dense(256)(x), layers.Dense(256, "sigmoid")(x)]), (256,)),
+    "maximum": (lambda x: layers.Maximum()([layers.Dense(256)(x), layers.Dense(256)(x)]), (256,)),
+    "concatenate": (lambda x: layers.Concatenate()([x, layers.ReLU()(x)]), (256,)),
+    "dropout": (lambda x: layers.Dropout(0.4, seed=0)(x), (256,)),
+    "noise": (lambda x: layers.GaussianNoise(0.5, seed=0)(x), (256,)),
+    "rescaling": (lambda x: layers.Rescaling(0.5, offset=1.0)(x), (256,)),
+    "arithmetic": (lambda x: ops.square(x) / 2 - 1, (256,)),
+    "root_mean_square": (lambda x: x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6), (256,)),
+    "centred": (lambda x: centred(layers.ReLU()(x)), (4,)),
+    "slice": (lambda x: layers.ReLU()(x)[:, 1:3], (6, 32)),
+    "softmax": (lambda x: layers.Softmax()(x), (64,)),
+    "up_sampling": (lambda x: layers.UpSampling2D(2)(x), (4, 4, 32)),
+    "flatten": (lambda x: layers.Dense(256)(layers.Flatten()(layers.ReLU()(x))), (4, 4, 16)),
+    "einsum": (lambda x: layers.EinsumDense("abc,cde->abde", (6, 4, 64))(x), (6, 128)),
+}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_a_rule_says_what_its_layer_does(name):
+    build, shape = BUILDS[name]
+    model, prediction, signal = predicted(build, shape)
+    values = measured(model, shape, training=True)
+    assert signal.second_moment == pytest.approx(np.mean(values**2), rel=0.12)
+    assert signal.mean == pytest.approx(np.mean(values), abs=0.1 * np.sqrt(np.mean(values**2)))
+    pairs = np.mean(values[:-1] * values[1:])
+    assert signal.covariance == pytest.approx(pairs, abs=0.1 * np.mean(values**2))
+    assert not prediction.notes
+
+
+def test_attention_averages_over_tokens():
+    attend = layers.MultiHeadAttention(4, 32)
+    model, _, signal = predicted(lambda x: attend(x, x), (16, 128))
+    values = measured(model, (16, 128), training=True)
+    assert signal.second_moment == pytest.approx(np.mean(values**2), rel=0.3)
+
+
+def test_an_lstm_settles_where_it_is_said_to():
+    model, _, signal = predicted(lambda x: layers.LSTM(256)(x), (24, 64))
+    values = measured(model, (24, 64), training=True)
+    assert signal.second_moment == pytest.approx(np.mean(values**2), rel=0.35)
+
+
+@keras.saving.register_keras_serializable(package="test_rules")
+class Sorted(keras.layers.Layer):
+    """Keras's own sort, for which there is no rule."""
+
+    def call(self, x):
+        return ops.sort(x) * 2
+
+
+def test_what_has_no_rule_is_measured_and_noted():
+    _, prediction, signal = predicted(lambda x: Sorted()(x), (256,))
+    assert signal.second_moment == pytest.approx(4.0, rel=0.1)
+    assert any("'sort' has no rule" in note for note in prediction.notes)
+
+
+def test_register_rule_as_documented():
+    text = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
+    namespace = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, namespace)
+    assert namespace["plan"]["dense/kernel"].new.config["gain"] == pytest.approx(2.0)
+    assert "register_rule" in keras_autoinit.__all__
+
+
+@keras.saving.register_keras_serializable(package="test_rules")
+class Doubled(keras.layers.Layer):
+    """A layer that could be looked into."""
+
+    def call(self, x):
+        return 2 * x
+
+
+def test_a_rule_comes_before_what_is_inside():
+    @keras_autoinit.register_rule(Doubled)
+    def claim(layer, signal):
+        return signal.times(3.0)
+
+    _, _, signal = predicted(lambda x: Doubled()(x), (8,))
+    assert signal.second_moment == 9.0
+
+
+def test_a_response_is_the_integral():
+    relu = respond(activation("relu"), 0.0, 1.0)
+    assert relu.second_moment == pytest.approx(0.5, abs=1e-4)
+    assert relu.mean == pytest.approx((2 * np.pi) ** -0.5, abs=1e-4)
+    # The arc-cosine kernel of Cho and Saul 2009.
+    angle = np.arccos(0.5)
+    assert relu.covariance(0.5) == pytest.approx((np.sin(angle) + (np.pi - angle) * 0.5) / (2 * np.pi), abs=1e-3)
+    assert relu.slope_covariance(0.5) == pytest.approx((np.pi - angle) / (2 * np.pi), abs=1e-2)
+
+
+def test_averages_count_what_agrees():
+    signal = Signal(1.0, 0.0, (0.0, SHARED, 0.0))
+    assert averaged(signal, {1: 4.0}) == pytest.approx((1 + 3 * SHARED) / 4)
+    assert averaged(signal, {2: 4.0}) == pytest.approx(0.25)
+
+
+def test_given_numbers_agree_with_themselves():
+    signal, shape = constant(np.ones((3, 1)))
+    assert shape == (3, 1)
+    assert (signal.mean, signal.second_moment, signal.along) == (1.0, 1.0, (1.0, 1.0))
+
+
+def test_joined_axes_agree_as_their_parts_do():
+    signal = reshaped(Signal(1.0, 0.0, (0.0, SHARED, 0.0)), (2, 4, 8), (2, 32))
+    assert signal.along[0] == 0.0
+    assert 0.0 < signal.along[1] < SHARED
+
+
+def test_every_tap_is_counted_once():
+    matrix, _ = taps_met(7, 4, taps=3, stride=2, rate=1, padding="same")
+    assert matrix.shape == (4, 7)
+    assert matrix.sum(1).tolist() == pytest.approx([2 / 3, 1, 1, 2 / 3])
