@@ -18,8 +18,8 @@ from keras_autoinit.selection import Selection
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 
-Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal", "delta_orthogonal"]
-DISTRIBUTIONS = ("delta_orthogonal", "normal", "orthogonal", "truncated_normal", "uniform")
+Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
+DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")
 RESIDUALS = ("balanced", "none", "zero")
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
@@ -37,9 +37,8 @@ class Theory:
     al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232).
 
     Args:
-        distribution: `"truncated_normal"`, `"normal"`, `"uniform"`, `"orthogonal"`, or
-            `"delta_orthogonal"` (for convolutions with odd sides and stride one; orthogonal
-            elsewhere).
+        distribution: `"truncated_normal"`, `"normal"`, `"uniform"` or `"orthogonal"`. Recurrent
+            kernels are orthogonal in any case.
         residual: `"balanced"`: the branches of a chain of merges together as large as its
             trunk, so that the second moment at most doubles; `"zero"`: branches start at zero
             (Zhang et al. 2019, arXiv 1901.09321; De and Smith 2020, arXiv 2002.10444);
@@ -140,7 +139,7 @@ def _recipe(theory: Theory, slot: Slot, shape: tuple[int, ...] | None, power: fl
         return Recipe("autoinit>zeros")
     if slot.role == "recurrent":
         return with_axes(Recipe("autoinit>orthogonal", _gain(math.sqrt(power))), slot.axes)
-    if theory.distribution in ("orthogonal", "delta_orthogonal") and slot.role not in ("embeddings", "depthwise"):
+    if theory.distribution == "orthogonal" and slot.role not in ("embeddings", "depthwise"):
         widening = _widening(slot, shape)
         return with_axes(Recipe("autoinit>orthogonal", _gain(math.sqrt(power * widening))), slot.axes)
     distribution = theory.distribution if theory.distribution in ("normal", "uniform") else None

@@ -4,9 +4,8 @@ Every promise is measured here on models that really run. Widths are 256, so tha
 moment varies by a few per cent from draw to draw, and deep stacks by tens; factors are set by that.
 """
 
-import time
-
 import math
+import time
 
 import keras
 import numpy as np

@@ -214,10 +214,11 @@ def pad(context: Context) -> Effect:
     given, made, signal = context.shape_in(), context.shape_out(), context.signal
     if not given or not made:
         return Effect((signal,), lambda gradients: gradients)
-    share = math.prod(given) / math.prod(made)
+    share = 1.0
     profile = list(signal.profile or (None,) * len(given))
     for axis, (before, after) in enumerate(_zeros(context, len(given))):
         if before or after:
+            share *= given[axis] / made[axis]
             inside = np.ones(given[axis]) if profile[axis] is None else profile[axis]
             profile[axis] = np.pad(inside, (before, after)) * (made[axis] / given[axis])
     thin = Signal(

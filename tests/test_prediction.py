@@ -1,0 +1,79 @@
+"""Predictions are worth what real models bear out: signals and gradients of whole networks, measured in training mode.
+
+The bounds are those that `benchmarks/prediction.py` finds with room for the draw: a layer of n units
+is known to about `1 / sqrt(n)`, and what one layer is off by, those behind it are off by too.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from keras_autoinit.graphs import read
+from keras_autoinit.prediction import Given, follow
+
+# Model: median and 95th percentile of |log2| for signals, then for gradients; three seeds.
+BOUNDS = {
+    "ResNet50": (0.05, 0.20, 1.6, 2.4),
+    "MobileNetV2": (0.05, 0.20, 0.3, 0.7),
+    "DenseNet121": (0.05, 0.20, 1.3, 3.6),
+    "ConvNeXtTiny": (0.05, 0.20, 0.10, 0.35),
+    "BERT": (0.08, 0.30, 0.5, 2.0),
+    "Llama": (0.05, 0.20, 0.15, 0.5),
+}
+
+
+def benchmark():
+    path = Path(__file__).parent.parent / "benchmarks" / "prediction.py"
+    spec = importlib.util.spec_from_file_location("prediction_benchmark", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="gradients are measured by TensorFlow's tape")
+@pytest.mark.parametrize("name", BOUNDS)
+def test_real_models_do_as_predicted(name):
+    script = benchmark()
+    if name in script.HUB:
+        pytest.importorskip("keras_hub")
+    model = script.backbone(name) if name in script.HUB else script.application(name)
+    rows, _ = script.compared(model, seeds=3)
+    found = [f(e) for e in script.errors(rows) for f in (np.median, lambda e: np.quantile(e, 0.95))]
+    assert all(value <= bound for value, bound in zip(found, BOUNDS[name])), found
+
+
+def test_gradients_come_back_along_every_way():
+    inputs = keras.Input((128,))
+    first = layers.Dense(128, kernel_initializer="lecun_normal")
+    second = layers.Dense(128, kernel_initializer="lecun_normal")
+    hidden = first(inputs)
+    graph = read(keras.Model(inputs, layers.Add()([hidden, second(hidden)])))
+    prediction = follow(graph, Given())
+    (call,) = graph.calls_of(first)
+    assert prediction.gradients[call.outputs[0]].second_moment == pytest.approx(2.0, rel=0.1)
+
+
+def test_a_tensor_that_nothing_reads_gets_no_gradient():
+    inputs = keras.Input((8,))
+    model = keras.Model(inputs, [layers.Dense(4)(inputs)])
+    graph = read(model)
+    assert graph.inputs[0] not in follow(graph, Given()).gradients
+
+
+def test_positions_that_are_learned_are_the_same_for_every_sample():
+    class Positions(layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(shape=(1, *shape[1:]), initializer="random_normal", name="table")
+
+        def call(self, x):
+            return x + self.table
+
+    inputs = keras.Input((6, 64))
+    graph = read(keras.Model(inputs, Positions()(inputs)))
+    signal = follow(graph, Given()).signals[graph.outputs[0]]
+    assert signal.covariance == pytest.approx(0.05**2, rel=0.3)
