@@ -64,7 +64,16 @@ def read(model: Any, inputs: Any = None) -> Graph:
         arguments = tree.map_structure(lambda symbol: reader.tensor(closed(symbol)), symbols)
         made = reader.expand(model, arguments or ((reader.tensor(),), {}))
     given_, made_ = (tuple(ref.number for ref in refs) for refs in (refs_in(arguments), made))
-    return Graph(places, tuple(reader.calls), given_, made_, reader.specs, reader.expanded, tuple(reader.opaque))
+    return Graph(
+        places,
+        tuple(reader.calls),
+        given_,
+        made_,
+        reader.specs,
+        reader.expanded,
+        tuple(reader.opaque),
+        reader.constants,
+    )
 
 
 def is_built(model: keras.Model) -> bool:

@@ -40,6 +40,7 @@ class Reader:
         self.opaque: list[Opaque] = []
         self.specs: dict[int, Spec] = {}
         self.expanded: dict[int, tuple[int, ...]] = {}
+        self.constants: dict[int, Any] = {}
         self._paths = paths
         self._within: Any = None
         self._fresh = itertools.count()
@@ -120,6 +121,8 @@ class Reader:
             made = tree.flatten(layer.call(*args, **{**_inference(layer), **kwargs}))
             self._within = layer
             refs_made = self._recorded(layer, made, refs)
+            if not layers_called(layer) and self._has_baked(layer, before[0]):
+                raise UnreadableError("What its weights hold now would be taken for constants.")
             if outputs is not None and len(refs_made) != len(outputs):
                 raise UnreadableError(f"It put out {len(outputs)} tensors before, and {len(refs_made)} now.")
             return refs_made
@@ -147,9 +150,16 @@ class Reader:
             forget_nodes(nodes)
         return [symbols.get(id(tensor)) or self._constant(tensor) for tensor in made if tensor is not None]
 
+    def _has_baked(self, layer: Any, first: int) -> bool:
+        """Whether a layer has turned weights of its own into numbers before they met a symbol."""
+        used = {id(variable) for call in self.calls[first:] for variable in call.variables}
+        return any(id(weight) not in used for weight in layer.weights if len(weight.shape) >= 2)
+
     def _constant(self, value: Any) -> Ref:
         shape = getattr(value, "shape", ())
-        return self.tensor(Spec(tuple(shape), keras.backend.standardize_dtype(getattr(value, "dtype", None))))
+        ref = self.tensor(Spec(tuple(shape), keras.backend.standardize_dtype(getattr(value, "dtype", None))))
+        self.constants[ref.number] = value
+        return ref
 
     def _leaf(self, operation: Any, arguments: Arguments, outputs: list[Any] | None, exact: bool) -> list[Ref]:
         holds = exact and outputs is not None and all(map(is_told, outputs))
