@@ -3,10 +3,12 @@
 from keras_autoinit import schemes
 from keras_autoinit.activations import Activation, activation
 from keras_autoinit.autoinit import AutoInit
+from keras_autoinit.by_data import Data
 from keras_autoinit.by_table import Table
 from keras_autoinit.errors import (
     ActivationError,
     AutoInitError,
+    DataError,
     MissingExtraError,
     ModelTypeError,
     PlanError,
@@ -18,6 +20,7 @@ from keras_autoinit.errors import (
 from keras_autoinit.fans import Axes
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
+from keras_autoinit.samples import peek
 from keras_autoinit.schemes import (
     ICNR,
     Constant,
@@ -52,6 +55,8 @@ __all__ = [
     "AutoInitError",
     "Axes",
     "Constant",
+    "Data",
+    "DataError",
     "Decision",
     "DeltaOrthogonal",
     "Dirac",
@@ -84,6 +89,7 @@ __all__ = [
     "Zeros",
     "__version__",
     "activation",
+    "peek",
     "register_slots",
     "schemes",
 ]

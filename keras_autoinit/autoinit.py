@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_autoinit.by_data import Data
 from keras_autoinit.by_table import Table
 from keras_autoinit.errors import PlanError, SelectionError, TrainedModelError, TrainedModelWarning
 from keras_autoinit.graphs import Graph, is_unseen, read
@@ -17,7 +18,7 @@ from keras_autoinit.portability import portable
 from keras_autoinit.rewriting import rewrite
 from keras_autoinit.selection import Selection
 
-METHODS = {"table": Table}
+METHODS: dict[str, type[Table] | type[Data]] = {"table": Table, "data": Data}
 
 
 class AutoInit(keras.callbacks.Callback):
@@ -27,7 +28,8 @@ class AutoInit(keras.callbacks.Callback):
     callback of `fit`, which applies once at the start of the first training.
 
     Args:
-        method: `"table"`, or `Table(...)` with rows of your own.
+        method: `"table"`, or `Table(...)` with rows of your own; `"data"`, or `Data(...)`, to set
+            scales by what the layers do to real samples, which `apply` is then given.
         seed: an integer that names the whole model's draw; each weight's own seed is derived from
             it and the weight's place. `None` draws a fresh one, which the plan records.
         include: which layers to touch: names, glob patterns (`"encoder/*"`), layer classes,
@@ -53,7 +55,7 @@ class AutoInit(keras.callbacks.Callback):
 
     def __init__(
         self,
-        method: str | Table = "table",
+        method: str | Table | Data = "table",
         *,
         seed: int | None = None,
         include: Any = None,
@@ -76,13 +78,15 @@ class AutoInit(keras.callbacks.Callback):
             model: any Keras model, built or not.
             inputs: what the model is called on: an array, a tensor or a `keras.Input`, or a structure
                 of these. Needed only for a subclassed model that has never been called, which is then
-                built for it; without it the plan has no rows for weights that do not exist yet.
+                built for it; without it the plan has no rows for weights that do not exist yet. For
+                the method `"data"`, the samples: see `Data`.
 
         Raises:
             ModelTypeError: `model` is no Keras model.
             SelectionError: a selector selects none of its layers.
+            DataError: the method needs samples, and there are none.
         """
-        return self._plan(read(model, inputs))
+        return self._planned(model, inputs)[1]
 
     def apply(self, model: keras.Model, inputs: Any = None, *, plan: Plan | None = None) -> Plan:
         """Decides, rewrites the model in place, and returns the plan.
@@ -101,13 +105,12 @@ class AutoInit(keras.callbacks.Callback):
             PlanError: `plan` does not fit the model.
             SelectionError: a selector selects none of its layers.
         """
-        graph = read(model, inputs)
         if plan is None:
-            plan = self._plan(graph)
+            graph, plan = self._planned(model, inputs)
         elif not isinstance(plan, Plan):
             raise PlanError(f"Expected `plan` to be a Plan. Received: {plan!r}.")
         else:
-            plan = self._stored(plan)
+            graph, plan = read(model, None if isinstance(self.method, Data) else inputs), self._stored(plan)
         rewrite(plan, model, graph.places, self.overwrite, self.selection)
         self.last_plan = plan
         return plan
@@ -121,11 +124,18 @@ class AutoInit(keras.callbacks.Callback):
         except TrainedModelError as error:
             warnings.warn(f"AutoInit left the model alone. {error}", TrainedModelWarning, stacklevel=2)
 
-    def _plan(self, graph: Graph) -> Plan:
-        self.selection.check(graph.places)
-        rows = self.method.decide(graph, self.selection)
+    def _planned(self, model: keras.Model, inputs: Any) -> tuple[Graph, Plan]:
         seed = secrets.randbits(31) if self.seed is None else int(self.seed)
-        return self._stored(Plan(rows, tuple(_notes(graph, rows, self.portable)), seed))
+        if isinstance(self.method, Data):
+            graph, batch, seen = self.method.look_at(model, inputs)
+            self.selection.check(graph.places)
+            rows, told = self.method.decide(graph, self.selection, batch, seed)
+            notes = [*seen, *told]
+        else:
+            graph, notes = read(model, inputs), []
+            self.selection.check(graph.places)
+            rows = self.method.decide(graph, self.selection)
+        return graph, self._stored(Plan(rows, (*notes, *_notes(graph, rows, self.portable)), seed))
 
     def _stored(self, plan: Plan) -> Plan:
         """Returns the plan with what the layers are to say afterwards."""
@@ -152,10 +162,12 @@ def _notes(graph: Graph, rows: Any, portable_: bool) -> list[str]:
     return notes
 
 
-def _method(method: Any) -> Table:
+def _method(method: Any) -> Table | Data:
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]()
-    if isinstance(method, Table):
+    if isinstance(method, (Table, Data)):
         return method
     names = ", ".join(repr(name) for name in sorted(METHODS))
-    raise SelectionError(f"Expected `method` to be one of {names}, or an instance of Table. Received: {method!r}.")
+    raise SelectionError(
+        f"Expected `method` to be one of {names}, or an instance of Data or Table. Received: {method!r}."
+    )

@@ -83,7 +83,7 @@ def computed(operation: Any, arguments: Arguments, substitutes: Substitutes = ()
         substitutes: variables, and the value that each is to have meanwhile.
     """
     args, kwargs = arguments
-    if isinstance(operation, keras.Layer) and _takes_training(type(operation)):
+    if isinstance(operation, keras.Layer) and _takes_training(type(operation).call):
         kwargs = {**kwargs, "training": normalizes_by_batch(operation)}
     with storing_nothing(substitutes):
         return operation(*args, **kwargs)
@@ -113,9 +113,23 @@ def scheduled(graph: Graph, groups: Iterable[Sequence[Call]] = ()) -> list[tuple
 
     A group is computed when the inputs of its last member are; what only they need goes before it.
     """
-    group_of = {id(call): tuple(group) for group in groups for call in group}
+    together = [tuple(group) for group in groups]
+    while True:
+        steps, tangled = _scheduled(graph, together)
+        if tangled is None:
+            return steps
+        # Two groups each of which needs a member of the other first: one is taken apart.
+        together = [group for group in together if group is not tangled]
+
+
+def _scheduled(
+    graph: Graph, groups: Sequence[tuple[Call, ...]]
+) -> tuple[list[tuple[Call, ...]], tuple[Call, ...] | None]:
+    """Returns the steps, or a group that stands in the way of finding them."""
+    group_of = {id(call): group for group in groups for call in group}
     steps: list[tuple[Call, ...]] = []
     done: set[int] = set()
+    entered: dict[int, tuple[Call, ...]] = {}
     stack = [(call, False) for call in reversed(graph.calls)]
     while stack:
         call, ready = stack.pop()
@@ -126,10 +140,13 @@ def scheduled(graph: Graph, groups: Iterable[Sequence[Call]] = ()) -> list[tuple
             steps.append(members)
             done.update(map(id, members))
             continue
+        if id(call) in entered:
+            return [], next(group for group in reversed(entered.values()) if len(group) > 1)
+        entered.update((id(member), members) for member in members)
         stack.append((call, True))
         makers = (graph.maker(number) for member in members for number in member.inputs)
         stack.extend((maker, False) for maker in makers if maker is not None and id(maker) not in done)
-    return steps
+    return steps, None
 
 
 def peak_elements(graph: Graph) -> int:
@@ -179,5 +196,5 @@ def _let_go(tensors: dict[int, Any], step: tuple[Call, ...], waiting: Counter[in
 
 
 @functools.cache
-def _takes_training(kind: type) -> bool:
-    return "training" in inspect.signature(kind.call).parameters  # type: ignore[attr-defined]
+def _takes_training(call: Callable[..., Any]) -> bool:
+    return "training" in inspect.signature(call).parameters

@@ -13,7 +13,7 @@ from keras import tree
 
 from keras_autoinit.errors import ModelTypeError
 from keras_autoinit.graphs.expansion import Arguments, Reader, closed, functional_of, refs_in
-from keras_autoinit.graphs.operations import ATTENTION, activation_of, is_elementwise, passes
+from keras_autoinit.graphs.operations import ATTENTION, activation_of, adds, is_elementwise, passes
 from keras_autoinit.graphs.places import is_unseen, layers_inside, shared_argument, walk
 from keras_autoinit.graphs.records import Call, Graph, Opaque, Place, Ref, Spec, snake_case
 from keras_autoinit.graphs.traces import forget_nodes, untraced
@@ -27,6 +27,7 @@ __all__ = [
     "Ref",
     "Spec",
     "activation_of",
+    "adds",
     "is_elementwise",
     "is_unseen",
     "layers_inside",

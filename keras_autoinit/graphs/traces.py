@@ -63,7 +63,7 @@ def _einsum_spec(equation: str, given: Any, spec: Any) -> Any:
     source, _, rest = equation.replace(" ", "").partition(",")
     output = rest.partition("->")[2]
     # Letters after an ellipsis are counted from the end, and what it stands for from the start.
-    known = dict(zip(reversed(source.rpartition("...")[2]), reversed(given.shape)))
+    known: dict[Any, Any] = dict(zip(reversed(source.rpartition("...")[2]), reversed(given.shape)))
     free = len(spec.shape) - len(output.replace("...", ""))
     letters = [*range(free), *output.replace("...", "")] if "..." in output else [*output]
     known.update(enumerate(given.shape[:free]))
