@@ -171,12 +171,12 @@ def _seed(target: Target, plan_seed: int) -> int:
 
 
 def values_of(target: Target, plan_seed: int) -> Any:
-    """Returns what a weight that is built is given under a plan with this seed."""
+    """Returns, as an array, what a weight that is built is given under a plan with this seed."""
     initializer = make(target.row.new, _seed(target, plan_seed))
     values = _values(target, initializer, threads=None)
     if values is None:
-        values = initializer(tuple(target.variable.shape), dtype=target.variable.dtype)
-    return keras.ops.convert_to_tensor(values, dtype=target.variable.dtype)
+        values = keras.ops.convert_to_numpy(initializer(tuple(target.variable.shape), dtype=target.variable.dtype))
+    return values
 
 
 def _values(target: Target, initializer: keras.Initializer, threads: int | None = 1) -> Any:

@@ -15,7 +15,7 @@ from keras_autoinit.graphs import Call, Graph, Place, adds
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.rewriting import Target, match, values_of
-from keras_autoinit.scaling import Measured, Outcome, Task, Weight, pooled_std, scaled, twin
+from keras_autoinit.scaling import Measured, Outcome, Task, Weight, multiplied, pooled_std, scaled, twin
 from keras_autoinit.schemes import AxesScheme, make
 from keras_autoinit.selection import Selection
 from keras_autoinit.training import judged_places, moved_weights
@@ -72,7 +72,7 @@ class Run:
         targets = self._used_by.get(id(operation), [])
         for target in targets:
             if target.row.path not in self._drawn:
-                self._drawn[target.row.path] = ops.convert_to_tensor(values_of(target, self._seed))
+                self._drawn[target.row.path] = values_of(target, self._seed)
         outputs = self._scaled(calls[0], targets, arguments)
         self._forget(operation, targets, len(calls))
         return outputs
@@ -95,7 +95,7 @@ class Run:
         measured = outcome.measured.get(path) or _as_drawn(call, target, outcome.outputs)
         self.measured[path] = measured
         if measured.factor != 1:
-            self._drawn[path] = ops.multiply(self._drawn[path], ops.cast(measured.factor, self._drawn[path].dtype))
+            self._drawn[path] = multiplied(self._drawn[path], measured.factor)
         if measured.bias is not None:
             self.biases[target.place.path] = (target.place, measured.bias)
 

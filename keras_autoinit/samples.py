@@ -31,7 +31,7 @@ def first_samples(data: Any, number: int) -> Any:
         (8, 3)
     """
     if not is_batched(data):
-        return tree.map_structure(lambda array: _array(array[:number]), _inputs_of(data))
+        return tree.map_structure(lambda array: _array(array)[:number], _inputs_of(data))
     taken: list[Any] = []
     with contextlib.closing(_batches(data)) as batches:
         for batch in batches:
@@ -128,6 +128,8 @@ def _array(value: Any) -> np.ndarray:
         array = value if isinstance(value, np.ndarray) else np.asarray(keras.ops.convert_to_numpy(value))
     except Exception as error:
         raise DataError(f"Expected an array or a tensor. Received: {value!r}.") from error
-    if not array.ndim or not len(array):
-        raise DataError(f"Expected arrays with at least one sample. Received the shape {array.shape}.")
+    if not array.ndim or not len(array) or array.dtype.kind not in "biuf":
+        raise DataError(
+            f"Expected arrays of numbers, of one sample at least. Received the shape {array.shape}, {array.dtype}."
+        )
     return array.astype(keras.config.floatx()) if array.dtype == np.float64 else array

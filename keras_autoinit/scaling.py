@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ NEAR = 2e-4
 # Elements that are squared at once while a spread is measured: room for a tenth of a large tensor, not for all.
 PIECES = 8
 SMALL = 1 << 20
+# Numbers that a core's cache holds; few enough for their sum to lose nothing that matters in single precision.
+CACHED = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Task:
 
     def run(self, factors: Mapping[str, float] | float = 1.0, operation: Any = None, **fixed: Any) -> list[Any]:
         """Returns what each call puts out with the weights multiplied by these factors."""
-        pairs = [(w.variable, _times(w.value, _factor(factors, w))) for w in self.weights]
+        pairs = [(w.variable, multiplied(w.value, _factor(factors, w))) for w in self.weights]
         substitutes = [*self.fixed, *pairs, *fixed.get("also", ())]
         return [computed(operation or self.operation, each, substitutes) for each in self.arguments]
 
@@ -181,7 +183,7 @@ def _separable(layer: Any, task: Task) -> Outcome:
         measured[depthwise.path] = (
             Measured(factor, _had(spread), 1.0, True) if is_usable(spread) else Measured(1.0, _why_not(spread))
         )
-        fixed = (*fixed, (depthwise.variable, _times(depthwise.value, factor)))
+        fixed = (*fixed, (depthwise.variable, multiplied(depthwise.value, factor)))
     rest = Task(task.operation, task.arguments, pointwise, fixed, task.center)
     outcome = _linear(layer, rest) if pointwise else Outcome(rest.run())
     return Outcome(outcome.outputs, {**measured, **outcome.measured})
@@ -248,23 +250,35 @@ def pooled_std(outputs: Sequence[Any]) -> float:
     number = sum(math.prod(each.shape) for each in tensors)
     if not number:
         return math.nan
-    mean = sum(float(ops.sum(ops.cast(piece, "float32"))) for each in tensors for piece in _pieces(each)) / number
-    square = sum(_squared(piece, mean) for each in tensors for piece in _pieces(each)) / number
+    mean = sum(_sum(piece, 0.0, 1) for each in tensors for piece in _pieces(each)) / number
+    square = sum(_sum(piece, mean, 2) for each in tensors for piece in _pieces(each)) / number
     return math.sqrt(square) if math.isfinite(square) else math.nan
 
 
-def _squared(piece: Any, mean: float) -> float:
-    return float(ops.sum(ops.square(ops.subtract(ops.cast(piece, "float32"), mean))))
+def _sum(piece: Any, shift: float, power: int) -> float:
+    """Returns the sum of the powers of what numbers differ from `shift` by."""
+    if isinstance(piece, np.ndarray):
+        with np.errstate(all="ignore"):
+            shifted = piece - piece.dtype.type(shift) if shift else piece
+            return float(np.vdot(shifted, shifted) if power == 2 else np.sum(piece))
+    shifted = ops.subtract(ops.cast(piece, "float32"), shift)
+    return float(ops.sum(ops.square(shifted) if power == 2 else shifted))
 
 
-def _pieces(tensor: Any) -> list[Any]:
-    """Cuts a large tensor along its first axis, so that no second one of its size is needed."""
-    size = math.prod(tensor.shape)
-    if size <= SMALL or not len(tensor.shape):
-        return [tensor]
-    length = tensor.shape[0]
-    step = max(1, -(-length // PIECES))
-    return [tensor[start : start + step] for start in range(0, length, step)]
+def _pieces(tensor: Any) -> Iterable[Any]:
+    """Cuts a large tensor, so that no second one of its size is needed.
+
+    One that the processor holds is an array already, and nothing is compiled for its shape.
+    """
+    if "cpu" in str(getattr(tensor, "device", "")).lower():
+        array = np.ravel(ops.convert_to_numpy(tensor))
+        array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
+        return (array[start : start + CACHED] for start in range(0, array.size, CACHED))
+    length = tensor.shape[0] if len(tensor.shape) else 1
+    if math.prod(tensor.shape) <= SMALL or length < PIECES:
+        return (tensor,)
+    step = -(-length // PIECES)
+    return (tensor[start : start + step] for start in range(0, length, step))
 
 
 def without_activation(layer: Any) -> Any:
@@ -385,8 +399,9 @@ def _factor(factors: Mapping[str, float] | float, weight: Weight) -> float:
     return factors.get(weight.path, 1.0) if isinstance(factors, Mapping) else factors
 
 
-def _times(value: Any, factor: float) -> Any:
-    return value if factor == 1 else ops.multiply(value, ops.cast(factor, value.dtype))
+def multiplied(value: Any, factor: float) -> Any:
+    """Returns an array times a number, in the array's precision."""
+    return value if factor == 1 else value * value.dtype.type(factor)
 
 
 def _value(variable: Any, fixed: Sequence[tuple[Any, Any]]) -> Any:
