@@ -3,11 +3,13 @@
 from keras_autoinit import schemes
 from keras_autoinit.activations import Activation, activation
 from keras_autoinit.autoinit import AutoInit
+from keras_autoinit.by_data import Data
 from keras_autoinit.by_table import Table
 from keras_autoinit.by_theory import Theory
 from keras_autoinit.errors import (
     ActivationError,
     AutoInitError,
+    DataError,
     MissingExtraError,
     ModelTypeError,
     PlanError,
@@ -23,6 +25,7 @@ from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.reinitialization import reinitialize
 from keras_autoinit.rules import register_rule
+from keras_autoinit.samples import peek
 from keras_autoinit.schemes import (
     ICNR,
     Constant,
@@ -58,6 +61,8 @@ __all__ = [
     "AutoInitError",
     "Axes",
     "Constant",
+    "Data",
+    "DataError",
     "Decision",
     "DeltaOrthogonal",
     "Dirac",
@@ -94,6 +99,7 @@ __all__ = [
     "Zeros",
     "__version__",
     "activation",
+    "peek",
     "register_rule",
     "register_slots",
     "reinitialize",

@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_autoinit.by_data import Data
 from keras_autoinit.by_table import Table
 from keras_autoinit.by_theory import Theory
 from keras_autoinit.errors import PlanError, SelectionError, TrainedModelError, TrainedModelWarning
@@ -18,8 +19,8 @@ from keras_autoinit.portability import portable
 from keras_autoinit.rewriting import rewrite
 from keras_autoinit.selection import Selection
 
-Method = Table | Theory
-METHODS: dict[str, type[Table] | type[Theory]] = {"table": Table, "theory": Theory}
+Method = Table | Theory | Data
+METHODS: dict[str, type[Table] | type[Theory] | type[Data]] = {"data": Data, "table": Table, "theory": Theory}
 
 
 class AutoInit(keras.callbacks.Callback):
@@ -30,7 +31,8 @@ class AutoInit(keras.callbacks.Callback):
 
     Args:
         method: `"table"`, or `Table(...)` with rows of your own; `"theory"`, or `Theory(...)` with
-            options: each scale is then solved from predicted signals.
+            options: each scale is then solved from predicted signals; `"data"`, or `Data(...)`: scales
+            are set by what the layers do to real samples, which `apply` is then given.
         seed: an integer that names the whole model's draw; each weight's own seed is derived from
             it and the weight's place. `None` draws a fresh one, which the plan records.
         include: which layers to touch: names, glob patterns (`"encoder/*"`), layer classes,
@@ -79,13 +81,15 @@ class AutoInit(keras.callbacks.Callback):
             model: any Keras model, built or not.
             inputs: what the model is called on: an array, a tensor or a `keras.Input`, or a structure
                 of these. Needed only for a subclassed model that has never been called, which is then
-                built for it; without it the plan has no rows for weights that do not exist yet.
+                built for it; without it the plan has no rows for weights that do not exist yet. For
+                the method `"data"`, the samples: see `Data`.
 
         Raises:
             ModelTypeError: `model` is no Keras model.
             SelectionError: a selector selects none of its layers.
+            DataError: the method needs samples, and there are none.
         """
-        return self._plan(read(model, inputs))
+        return self._planned(model, inputs)[1]
 
     def apply(self, model: keras.Model, inputs: Any = None, *, plan: Plan | None = None) -> Plan:
         """Decides, rewrites the model in place, and returns the plan.
@@ -104,13 +108,12 @@ class AutoInit(keras.callbacks.Callback):
             PlanError: `plan` does not fit the model.
             SelectionError: a selector selects none of its layers.
         """
-        graph = read(model, inputs)
         if plan is None:
-            plan = self._plan(graph)
+            graph, plan = self._planned(model, inputs)
         elif not isinstance(plan, Plan):
             raise PlanError(f"Expected `plan` to be a Plan. Received: {plan!r}.")
         else:
-            plan = self._stored(plan)
+            graph, plan = read(model, None if isinstance(self.method, Data) else inputs), self._stored(plan)
         rewrite(plan, model, graph.places, self.overwrite, self.selection)
         self.last_plan = plan
         return plan
@@ -124,17 +127,25 @@ class AutoInit(keras.callbacks.Callback):
         except TrainedModelError as error:
             warnings.warn(f"AutoInit left the model alone. {error}", TrainedModelWarning, stacklevel=2)
 
-    def _plan(self, graph: Graph) -> Plan:
-        self.selection.check(graph.places)
-        rows, told = self._decided(graph)
+    def _planned(self, model: keras.Model, inputs: Any) -> tuple[Graph, Plan]:
         seed = secrets.randbits(31) if self.seed is None else int(self.seed)
-        return self._stored(Plan(rows, (*_notes(graph, rows, self.portable), *told), seed))
+        graph, rows, told = self._decided(model, inputs, seed)
+        return graph, self._stored(Plan(rows, (*_notes(graph, rows, self.portable), *told), seed))
 
-    def _decided(self, graph: Graph) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
-        """Returns the rows, and what the method has to say on the whole."""
+    def _decided(
+        self, model: keras.Model, inputs: Any, seed: int
+    ) -> tuple[Graph, tuple[Decision, ...], tuple[str, ...]]:
+        """Returns the model as it was read, the rows, and what the method has to say on the whole."""
+        if isinstance(self.method, Data):
+            graph, batch, seen = self.method.look_at(model, inputs)
+            self.selection.check(graph.places)
+            rows, told = self.method.decide(graph, self.selection, batch, seed)
+            return graph, rows, (*seen, *told)
+        graph = read(model, inputs)
+        self.selection.check(graph.places)
         if isinstance(self.method, Theory):
-            return self.method.solve(graph, self.selection)
-        return self.method.decide(graph, self.selection), ()
+            return graph, *self.method.solve(graph, self.selection)
+        return graph, self.method.decide(graph, self.selection), ()
 
     def _stored(self, plan: Plan) -> Plan:
         """Returns the plan with what the layers are to say afterwards."""
@@ -164,9 +175,9 @@ def _notes(graph: Graph, rows: Any, portable_: bool) -> list[str]:
 def _method(method: Any) -> Method:
     if isinstance(method, str) and method in METHODS:
         return METHODS[method]()
-    if isinstance(method, (Table, Theory)):
+    if isinstance(method, (Table, Theory, Data)):
         return method
     names = ", ".join(repr(name) for name in sorted(METHODS))
     raise SelectionError(
-        f"Expected `method` to be one of {names}, or an instance of Table or Theory. Received: {method!r}."
+        f"Expected `method` to be one of {names}, or an instance of Data, Table or Theory. Received: {method!r}."
     )

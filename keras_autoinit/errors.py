@@ -5,6 +5,7 @@
     ├── ActivationError (ValueError)     an activation has no name, no gain, or is not elementwise
     ├── PlanError (ValueError)           a plan does not fit the model, or its text cannot be read
     ├── SelectionError (ValueError)      a selector (`include`, `exclude`, `where`) matched nothing
+    ├── DataError (ValueError)           data are missing, cannot be read, or do not fit the model
     ├── ModelTypeError (TypeError)       something that is no Keras model was handed in
     ├── RebuildError (ValueError)        a layer cannot be built once more from its configuration
     ├── TrainedModelError (ValueError)   the model looks trained and `overwrite=True` was not given
@@ -33,6 +34,10 @@ class PlanError(AutoInitError, ValueError):
 
 class SelectionError(AutoInitError, ValueError):
     """A selector (`include`, `exclude`, `where`) is malformed or matched nothing."""
+
+
+class DataError(AutoInitError, ValueError):
+    """Data are missing, cannot be read, or do not fit the model."""
 
 
 class ModelTypeError(AutoInitError, TypeError):

@@ -98,6 +98,7 @@ def measured(values: np.ndarray) -> Recipe:
 
 
 # What every weight has of its own; the columns of fans say it better.
+_SHOWN = 3
 _UNSHOWN = frozenset({"input_axes", "output_axes", "fan_divisor", "blocks", "seed"})
 
 
@@ -148,4 +149,6 @@ def _brief(value: Any) -> str:
         entries = dict(value)
         name, inner = entries.get("class_name"), entries.get("config", _Items())
         return str(Recipe(name, _thawed(inner))) if name else str(_thawed(value))
+    if isinstance(value, tuple) and len(value) > _SHOWN:
+        return f"({', '.join(map(_brief, value[:_SHOWN]))}, ... {len(value)} in all)"
     return repr(value)

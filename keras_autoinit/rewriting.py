@@ -31,6 +31,11 @@ class Target:
     place: Place
     slot: Slot
 
+    @property
+    def variable(self) -> Any:
+        """The weight itself, or `None` while there is none."""
+        return self.slot.variable(self.place.layer)
+
 
 class Undo:
     """Remembers how to take back what has been done, last first."""
@@ -109,12 +114,23 @@ def match(plan: Plan, places: Iterable[Place]) -> list[Target]:
     """Finds the weight of every row that changes one, or raises `PlanError` on the first misfit."""
     places = tuple(places)
     slots = {f"{place.path}/{slot.weight}": (place, slot) for place in places for slot in place.slots}
+    by_path = {place.path: place for place in places}
+    slots.update((row.path, found) for row in plan if row.path not in slots and (found := _constant(row, by_path)))
     unbuilt = {place.path for place in places if not place.layer.built}
     for row in plan:
         # What a layer holds beside the weights of its class is known when it is built.
         if row.changed or row.path in slots or row.path.rpartition("/")[0] not in unbuilt:
             _check(row, slots)
     return [Target(row, *slots[row.path]) for row in plan.changes]
+
+
+def _constant(row: Decision, places: dict[str, Place]) -> tuple[Place, Slot] | None:
+    """Returns a weight that methods need not decide on, such as a bias or a moving average, if a row is about it."""
+    path, _, weight = row.path.rpartition("/")
+    place, argument = places.get(path), f"{weight}_initializer"
+    if place is None or not hasattr(place.layer, argument):
+        return None
+    return place, Slot(row.role, weight, argument, None)
 
 
 def _check(row: Decision, slots: dict[str, tuple[Place, Slot]]) -> None:
@@ -158,12 +174,21 @@ def _seed(target: Target, plan_seed: int) -> int:
     return derived_seed(plan_seed, f"{target.place.key}/{target.slot.weight}")
 
 
-def _values(target: Target, initializer: keras.Initializer) -> Any:
+def values_of(target: Target, plan_seed: int) -> Any:
+    """Returns, as an array, what a weight that is built is given under a plan with this seed."""
+    initializer = make(target.row.new, _seed(target, plan_seed))
+    values = _values(target, initializer, threads=None)
+    if values is None:
+        values = keras.ops.convert_to_numpy(initializer(tuple(target.variable.shape), dtype=target.variable.dtype))
+    return values
+
+
+def _values(target: Target, initializer: keras.Initializer, threads: int | None = 1) -> Any:
     """Returns a scheme's values as a NumPy array; others draw when they are assigned."""
     variable = target.slot.variable(target.place.layer)
     if variable is None or not isinstance(initializer, Scheme):
         return None
-    return initializer.array(tuple(variable.shape), variable.dtype, threads=1)
+    return initializer.array(tuple(variable.shape), variable.dtype, threads=threads)
 
 
 def _rewrite_one(target: Target, initializer: keras.Initializer, values: Any, plan_seed: int, undo: Undo) -> None:

@@ -34,6 +34,14 @@ def signs_of_training(optimizer: Any, places: Iterable[Place]) -> tuple[str, ...
     return (*(("optimizer",) if stepped else ()), *moved)
 
 
+def moved_weights(places: Iterable[Place]) -> Iterator[tuple[Any, Any]]:
+    """Yields the weights that start from a constant and hold something else, and their start as a tensor."""
+    for place in places:
+        for variable, start in constant_weights(place.layer):
+            if _has_moved(variable, start):
+                yield variable, keras.ops.broadcast_to(keras.ops.cast(start, variable.dtype), variable.shape)
+
+
 def constant_weights(layer: Any) -> Iterator[tuple[keras.Variable, Any]]:
     """Yields the weights of a layer that start from a constant, and that constant."""
     for argument in [name for name in vars(layer) if name.endswith("_initializer")] if layer.built else ():

@@ -146,7 +146,7 @@ def test_notes_name_the_layers_whose_weights_cannot_be_known_yet():
 
 @pytest.mark.parametrize("method", ["tabel", 3, None])
 def test_an_unknown_method_is_named(method):
-    with pytest.raises(SelectionError, match=r"Expected `method` to be one of 'table'.*Received"):
+    with pytest.raises(SelectionError, match=r"Expected `method` to be one of 'data', 'table', 'theory'.*Received"):
         AutoInit(method)
 
 

@@ -13,7 +13,7 @@ from keras import tree
 
 from keras_autoinit.errors import ModelTypeError
 from keras_autoinit.graphs.expansion import Arguments, Reader, closed, functional_of, keep_whole, refs_in
-from keras_autoinit.graphs.operations import ATTENTION, activation_of, is_elementwise, passes
+from keras_autoinit.graphs.operations import ATTENTION, activation_of, adds, is_elementwise, passes
 from keras_autoinit.graphs.places import is_unseen, layers_inside, shared_argument, walk
 from keras_autoinit.graphs.records import Call, Graph, Opaque, Place, Ref, Spec, snake_case
 from keras_autoinit.graphs.traces import forget_nodes, untraced
@@ -28,6 +28,7 @@ __all__ = [
     "Ref",
     "Spec",
     "activation_of",
+    "adds",
     "is_elementwise",
     "is_unseen",
     "keep_whole",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 
-def read(model: Any, inputs: Any = None) -> Graph:
+def read(model: Any, inputs: Any = None, runnable: bool = False) -> Graph:
     """Reads a model; changes nothing, but for building one that is not built and is given inputs.
 
     Args:
@@ -47,6 +48,7 @@ def read(model: Any, inputs: Any = None) -> Graph:
         inputs: what it is called on: an array, a tensor or a `keras.Input`, or a structure of
             these. Needed for a subclassed model that has never been called; shapes left open by
             any other are taken from it.
+        runnable: whether the calls are to be computed with other weights than the model has.
 
     Raises:
         ModelTypeError: it is no Keras model.
@@ -60,14 +62,15 @@ def read(model: Any, inputs: Any = None) -> Graph:
     if given is not None and not is_built(model):
         _build(model, given)
     places = tuple(walk(model))
-    reader = Reader({id(place.layer): place.path for place in places})
+    reader = Reader({id(place.layer): place.path for place in places}, runnable)
     with untraced([model, *(place.layer for place in places)]):
         symbols = _recorded_inputs(model) if given is None else ((given,), {})
         arguments = tree.map_structure(lambda symbol: reader.tensor(closed(symbol)), symbols)
         made = reader.expand(model, arguments or ((reader.tensor(),), {}))
     given_, made_ = (tuple(ref.number for ref in refs) for refs in (refs_in(arguments), made))
     calls, opaque = tuple(reader.calls), tuple(reader.opaque)
-    return with_uses(Graph(places, calls, given_, made_, reader.specs, reader.expanded, opaque))
+    read_ = Graph(places, calls, given_, made_, reader.specs, reader.expanded, opaque, reader.constants)
+    return with_uses(read_)
 
 
 def is_built(model: keras.Model) -> bool:

@@ -34,14 +34,18 @@ class Reader:
 
     Args:
         paths: where each layer stands, by its `id`.
+        runnable: whether the calls are to be computed with other weights than the model has: what a
+            layer turns into numbers before it meets a symbol is then no part of them.
     """
 
-    def __init__(self, paths: dict[int, str]) -> None:
+    def __init__(self, paths: dict[int, str], runnable: bool = False) -> None:
         self.calls: list[Call] = []
         self.opaque: list[Opaque] = []
         self.specs: dict[int, Spec] = {}
         self.expanded: dict[int, tuple[int, ...]] = {}
+        self.constants: dict[int, Any] = {}
         self._paths = paths
+        self._runnable = runnable
         self._within: Any = None
         self._fresh = itertools.count()
 
@@ -124,7 +128,10 @@ class Reader:
             refs = {id(t): ref for t, ref in _pairs((args, kwargs), arguments)}
             made = tree.flatten(layer.call(*args, **_accepted(layer, kwargs)))
             self._within = layer
-            return self._recorded(layer, _expected(made, outputs), refs)
+            refs_made = self._recorded(layer, _expected(made, outputs), refs)
+            if self._runnable and not layers_called(layer) and self._has_baked(layer, before[0]):
+                raise UnreadableError("What its weights hold now would be taken for constants.")
+            return refs_made
         except Exception as error:
             # Whatever a layer's own code raises on symbols: it stays one call, and a note says so.
             del self.calls[before[0] :], self.opaque[before[1] :]
@@ -149,9 +156,16 @@ class Reader:
             forget_nodes(nodes)
         return [symbols.get(id(tensor)) or self._constant(tensor) for tensor in made]
 
+    def _has_baked(self, layer: Any, first: int) -> bool:
+        """Whether a layer has turned weights of its own into numbers before they met a symbol."""
+        used = {id(variable) for call in self.calls[first:] for variable in call.variables}
+        return any(id(weight) not in used for weight in layer.weights if len(weight.shape) >= 2)
+
     def _constant(self, value: Any) -> Ref:
         shape = getattr(value, "shape", ())
-        return self.tensor(Spec(tuple(shape), keras.backend.standardize_dtype(getattr(value, "dtype", None))))
+        ref = self.tensor(Spec(tuple(shape), keras.backend.standardize_dtype(getattr(value, "dtype", None))))
+        self.constants[ref.number] = value
+        return ref
 
     def _leaf(self, operation: Any, arguments: Arguments, outputs: list[Any] | None, exact: bool) -> list[Ref]:
         holds = exact and outputs is not None and all(map(is_told, outputs))

@@ -35,6 +35,11 @@ def passes(call: Call) -> bool:
     return name in _PASSING or (name in _SCALING and tensors == 1) or (name in _PRODUCTS and tensors > 1)
 
 
+def adds(call: Call) -> bool:
+    """Whether a call is an operation that adds what it is given."""
+    return is_own(call.operation) and type(call.operation).__name__ in ("Add", "Subtract")
+
+
 def is_elementwise(graph: Graph, call: Call) -> bool:
     """Whether a call is an operation that makes each number from those at the same place, and scalars."""
     if isinstance(call.operation, keras.Layer) or not is_own(call.operation) or len(call.outputs) != 1:

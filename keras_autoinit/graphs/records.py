@@ -110,6 +110,7 @@ class Graph:
             a model that is not built, has none.
         expanded: the output tensors of each layer that was looked into, by its `id`.
         opaque: layers that hold something and could not be looked into.
+        constants: tensors that depend on no input, by number.
     """
 
     places: tuple[Place, ...]
@@ -119,6 +120,7 @@ class Graph:
     specs: dict[int, Spec] = field(repr=False, compare=False)
     expanded: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     opaque: tuple[Opaque, ...] = ()
+    constants: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
     _readers: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
     _makers: dict[int, Call] = field(init=False, repr=False, compare=False)
     _calls_of: dict[int, list[Call]] = field(init=False, repr=False, compare=False)

@@ -50,9 +50,28 @@ def untraced(layers: Iterable[keras.Layer]) -> Iterator[None]:
 def _output_spec(layer: Any, *args: Any, **kwargs: Any) -> Any:
     """Returns what a layer puts out, by its own account or, where that knows less than its `call`, by the latter."""
     try:
-        return type(layer).compute_output_spec(layer, *args, **kwargs)
+        spec = type(layer).compute_output_spec(layer, *args, **kwargs)
     except TypeError:
         return keras.Operation.compute_output_spec(layer, *args, **kwargs)
+    if isinstance(layer, keras.layers.EinsumDense) and None in spec.shape:
+        return _einsum_spec(layer.equation, args[0] if args else kwargs["inputs"], spec)
+    return spec
+
+
+def _einsum_spec(equation: str, given: Any, spec: Any) -> Any:
+    """Returns the output of an `EinsumDense` with the lengths that its input tells.
+
+    Keras gives those that were known when the layer was built.
+    """
+    source, _, rest = equation.replace(" ", "").partition(",")
+    output = rest.partition("->")[2]
+    # Letters after an ellipsis are counted from the end, and what it stands for from the start.
+    known: dict[Any, Any] = dict(zip(reversed(source.rpartition("...")[2]), reversed(given.shape)))
+    free = len(spec.shape) - len(output.replace("...", ""))
+    letters = [*range(free), *output.replace("...", "")] if "..." in output else [*output]
+    known.update(enumerate(given.shape[:free]))
+    told = tuple(known.get(letter) if size is None else size for letter, size in zip(letters, spec.shape))
+    return keras.KerasTensor(told, dtype=spec.dtype)
 
 
 def _ignore(*args: Any, **kwargs: Any) -> None:

@@ -6,24 +6,27 @@ Never for two weights of one kernel that must learn different things: equal unit
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_autoinit.draws import Seed
+from keras_autoinit.errors import SchemeError
 from keras_autoinit.schemes.base import Scheme, number, register
 
 
 class _Filled(Scheme):
     """Fills a weight with `value`."""
 
-    value: float
+    value: float | list[float]
 
     def draw(self, shape: tuple[int, ...], seed: Seed, **options: Any) -> np.ndarray:
         """Returns an array that holds `value` everywhere."""
         # In double precision, which holds every integer that a weight might count with.
-        return np.array(np.broadcast_to(np.float64(self.value), shape)[options.get("part") or ...])
+        return np.array(np.broadcast_to(np.asarray(self.value, np.float64), shape)[options.get("part") or ...])
 
 
 @register("zeros")
@@ -57,23 +60,34 @@ class Ones(_Filled, keras.initializers.Ones):
 
 @register("constant")
 class Constant(_Filled):
-    """One given number everywhere.
+    """One given number everywhere, or given numbers along the last axis.
 
     When to use: a bias with a known start, such as the log odds of a rare class.
 
     Args:
-        value: the number.
+        value: the number, or a list of them, one for each place along the weight's last axis.
 
     Raises:
-        SchemeError: `value` is not a finite number.
+        SchemeError: `value` is not a finite number or a list of them, or does not fit the weight.
 
     Example:
         >>> float(np.asarray(Constant(0.5)((2, 3))).sum())
         3.0
     """
 
-    def __init__(self, value: float = 0.0) -> None:
-        self.value = number("value", value)
+    def __init__(self, value: float | Sequence[float] = 0.0) -> None:
+        several = isinstance(value, (list, tuple, np.ndarray))
+        self.value = [number("value", each) for each in np.ravel(value)] if several else number("value", value)
+
+    def draw(self, shape: tuple[int, ...], seed: Seed, **options: Any) -> np.ndarray:
+        """Returns an array that holds the values."""
+        given = np.asarray(self.value, np.float64)
+        if given.ndim and given.size != math.prod(shape) and (not shape or given.size != shape[-1]):
+            raise SchemeError(
+                f"Expected {shape[-1:]} values, for a weight of the shape {shape}. Received {given.size}."
+            )
+        whole = given.reshape(shape) if given.ndim and given.size == math.prod(shape) else given
+        return np.array(np.broadcast_to(whole, shape)[options.get("part") or ...])
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` makes an equal scheme."""

@@ -67,9 +67,17 @@ def test_a_number_that_is_not_finite_is_refused(value):
         Constant(value)
 
 
-@pytest.mark.parametrize("value", ["1", None, True, [1.0], np.ones(3), 1j])
+@pytest.mark.parametrize("value", ["1", None, True, {1.0}, 1j])
 def test_what_is_no_number_is_refused(value):
     with pytest.raises(SchemeError) as caught:
         Constant(value)
     assert "Expected `value` to be a number" in str(caught.value)
     assert repr(value) in str(caught.value)
+
+
+def test_a_list_gives_each_place_along_the_last_axis_its_number():
+    constant = Constant([1.0, 2.0, 3.0])
+    assert np.asarray(constant((2, 3))).tolist() == [[1, 2, 3], [1, 2, 3]]
+    assert Constant.from_config(constant.get_config()) == constant
+    with pytest.raises(SchemeError, match="Received 3"):
+        constant((4,))

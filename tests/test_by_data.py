@@ -1,0 +1,305 @@
+"""After the method `data`, each weighted layer's output has a standard deviation of 1 on the samples.
+
+The probe here is no part of the package: the model itself runs, in training mode, and activations
+that record replace those of its layers.
+"""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from models import everything, samples, values
+
+from keras_autoinit import AutoInit, Data, Plan, Table
+from keras_autoinit.errors import DataError, SelectionError, TrainedModelError
+
+# What float32 sums of some thousand numbers leave of a standard deviation.
+TOLERANCE = 1e-3
+
+
+class Recorder:
+    """Stands in for a layer's activation and keeps the standard deviation of all that it is given."""
+
+    def __init__(self, activation):
+        self.activation, self.seen = activation, []
+
+    def __call__(self, x):
+        self.seen.append(np.asarray(ops.convert_to_numpy(x), np.float64).ravel())
+        return self.activation(x)
+
+    @property
+    def std(self):
+        return np.concatenate(self.seen).std()
+
+
+def probed(model, batch):
+    """Standard deviations before the activation of every layer that has one, by the layer's name."""
+    found = {}
+    for layer in model._flatten_layers(include_self=False):
+        kernel = getattr(layer, "kernel", getattr(layer, "pointwise_kernel", None))
+        if getattr(layer, "activation", None) is not None and kernel is not None:
+            found[layer.name] = layer.activation = Recorder(layer.activation)
+        elif isinstance(layer, layers.Embedding):
+            found[layer.name] = record = Recorder(layer.call)
+            layer.call = lambda x, record=record: record_output(record, record.activation(x))
+        elif isinstance(layer, layers.Dropout):
+            layer.rate = 0.0
+    model(batch, training=True)
+    return {name: recorder.std for name, recorder in found.items() if recorder.seen}
+
+
+def record_output(record, output):
+    record.seen.append(np.asarray(ops.convert_to_numpy(output), np.float64).ravel())
+    return output
+
+
+def image(number=16, size=12, channels=3):
+    # Far from Gaussian: positive, skewed, correlated between channels.
+    source = np.random.default_rng(0)
+    return (source.gamma(0.5, size=(number, size, size, 1)) + source.uniform(size=channels)).astype("float32")
+
+
+def tokens(number=16, length=10, words=40):
+    return np.random.default_rng(0).integers(1, words, (number, length)).astype("int32")
+
+
+def residual():
+    x = inputs = keras.Input((12, 12, 3))
+    x = layers.Conv2D(16, 3, padding="same", use_bias=False, name="stem")(x)
+    for i in range(2):
+        y = layers.ReLU()(layers.BatchNormalization()(x))
+        y = layers.SeparableConv2D(16, 3, padding="same", activation="silu", name=f"separable{i}")(y)
+        y = layers.DepthwiseConv2D(3, padding="same", activation="gelu", name=f"depthwise{i}")(y)
+        x = layers.Add()([x, layers.Conv2D(16, 1, groups=2, name=f"branch{i}")(y)])
+    x = layers.Conv2DTranspose(8, 4, strides=2, activation="relu", name="up")(x)
+    x = layers.Dense(16, "tanh", name="dense")(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(inputs, layers.Dense(4, "softmax", name="head")(x))
+
+
+def transformer():
+    words = keras.Input((10,), dtype="int32")
+    x = layers.Embedding(40, 16, name="embedding")(words)
+    for i in range(2):
+        y = layers.LayerNormalization()(x)
+        x = layers.Add()([x, layers.MultiHeadAttention(2, 8, dropout=0.1, name=f"attention{i}")(y, y)])
+        y = layers.EinsumDense("abc,cd->abd", (None, 32), bias_axes="d", activation="gelu", name=f"up{i}")(x)
+        x = layers.Add()([x, layers.Dense(16, name=f"down{i}")(layers.Dropout(0.0)(y))])
+    return keras.Model(words, layers.Dense(3, name="head")(layers.GlobalAveragePooling1D()(x)))
+
+
+def deep():
+    stack = [layers.Dense(32, "tanh", bias_initializer="random_normal", name=f"dense{i}") for i in range(30)]
+    return keras.Sequential([keras.Input((12, 12, 3)), layers.Flatten(), *stack])
+
+
+def siamese():
+    left, right = keras.Input((12, 12, 3)), keras.Input((12, 12, 3))
+    tower = keras.Sequential([layers.Conv2D(8, 3, activation="relu", name="seen_twice"), layers.Flatten()])
+    tower.add(layers.Dense(8, name="code"))
+    return keras.Model([left, right], layers.Dense(1, name="head")(layers.Subtract()([tower(left), tower(right)])))
+
+
+class Block(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.up, self.down = layers.Dense(32, "relu", name="up"), layers.Dense(3, name="down")
+
+    def build(self, shape):
+        self.up.build(shape)
+        self.down.build((*shape[:-1], 32))
+
+    def call(self, x):
+        return x + self.down(self.up(x))
+
+
+def subclassed():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.block = Block()
+            self.wrapped = layers.TimeDistributed(layers.Dense(5, "relu", name="wrapped"))
+
+        def call(self, x):
+            return self.wrapped(ops.reshape(self.block(x), (-1, 12, 36)))
+
+    return Model()
+
+
+MODELS = {
+    "residual": (residual, image),
+    "transformer": (transformer, tokens),
+    "deep": (deep, image),
+    "siamese": (siamese, lambda: [image(), image() ** 2]),
+    "subclassed": (subclassed, image),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_weighted_layer_has_unit_spread(name):
+    build, data = MODELS[name]
+    model, batch = build(), data()
+    plan = AutoInit("data", seed=1).apply(model, batch)
+    spreads = probed(model, batch)
+    assert len(spreads) >= 3
+    assert spreads == pytest.approx(dict.fromkeys(spreads, 1.0), abs=TOLERANCE)
+    assert all(row.output_std == pytest.approx(1, abs=TOLERANCE) for row in plan if row.shape and row.fan_in)
+
+
+def test_both_kernels_of_a_separable_convolution():
+    model, batch = keras.Sequential([keras.Input((12, 12, 3)), layers.SeparableConv2D(8, 3, name="both")]), image()
+    AutoInit("data", seed=1).apply(model, batch)
+    layer = model.get_layer("both")
+    between = ops.convert_to_numpy(ops.depthwise_conv(batch, layer.depthwise_kernel))
+    assert [between.std(), ops.convert_to_numpy(model(batch)).std()] == pytest.approx([1, 1], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
+def test_a_recurrent_layer_is_set_on_what_its_input_contributes(kind):
+    both = layers.Bidirectional(getattr(layers, kind)(8))
+    model = keras.Sequential([keras.Input((12, 36)), both])
+    batch = image().reshape(16, 12, 36)
+    AutoInit("data", seed=1).apply(model, batch)
+    for layer in (both.forward_layer, both.backward_layer):
+        assert (batch @ ops.convert_to_numpy(layer.cell.kernel)).std() == pytest.approx(1, abs=TOLERANCE)
+        square = ops.convert_to_numpy(layer.cell.recurrent_kernel)[:, :8]
+        np.testing.assert_allclose(square @ square.T, np.eye(8), atol=1e-5)
+
+
+def test_deciding_changes_nothing():
+    model, (x, _) = everything(), samples()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    before, config = values(model.variables), model.to_json()
+    AutoInit(Data(center=True), seed=1).plan(model, x)
+    assert all(map(np.array_equal, before, values(model.variables)))
+    assert model.to_json() == config
+
+
+class Failing(layers.Layer):
+    def call(self, x):
+        raise RuntimeError("in the middle")
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_an_error_on_the_way_leaves_the_model_as_it_was():
+    model = keras.Sequential([keras.Input((12, 12, 3)), layers.Conv2D(4, 3), Failing(), layers.Conv2D(4, 3)])
+    before, config = values(model.variables), model.get_config()
+    with pytest.raises(RuntimeError, match="in the middle"):
+        AutoInit("data").apply(model, image())
+    assert all(map(np.array_equal, before, values(model.variables)))
+    assert model.get_config() == config
+
+
+@pytest.mark.parametrize(("value", "reason"), [(0.0, "constant"), (np.nan, "not finite"), (np.inf, "not finite")])
+def test_a_batch_that_tells_nothing_is_said_in_the_row(value, reason):
+    model = keras.Sequential([keras.Input((12,)), layers.Dense(8, "relu"), layers.Dense(3)])
+    plan = AutoInit("data", seed=1).apply(model, np.full((4, 12), value, "float32"))
+    assert all(reason in row.reason for row in plan)
+    assert all(np.isfinite(weight).all() for weight in values(model.variables))
+
+
+def test_a_plan_is_carried_out_later_to_the_bit_and_a_clone_draws_the_same():
+    batch = image()
+    model = residual()
+    plan = AutoInit("data", seed=1).plan(model, batch)
+    AutoInit("data").apply(model, plan=Plan.from_json(plan.to_json()))
+    other = keras.models.clone_model(model)
+    assert all(map(np.array_equal, values(model.weights), values(other.weights)))
+    assert probed(other, batch)["head"] == pytest.approx(1, abs=TOLERANCE)
+
+
+def test_calibrated_averages_make_inference_like_training_and_do_not_look_trained():
+    model, batch = residual(), image()
+    training = keras.models.clone_model(model)
+    AutoInit("data", seed=1).apply(model, batch)
+    AutoInit("data", seed=1).apply(training, batch)
+    expected = ops.convert_to_numpy(training(batch, training=True))
+    np.testing.assert_allclose(ops.convert_to_numpy(model(batch, training=False)), expected, atol=1e-4)
+    AutoInit("data", seed=1).apply(model, batch)
+    AutoInit(seed=1).plan(model)
+    model.layers[2].moving_mean.assign_add(ops.ones(16))
+    with pytest.raises(TrainedModelError):
+        AutoInit("data", seed=1).apply(model, batch)
+
+
+def test_averages_are_left_alone_on_demand():
+    model, batch = residual(), image()
+    plan = AutoInit(Data(calibrate=False), seed=1).apply(model, batch)
+    assert not any("moving" in row.path for row in plan)
+    assert not ops.convert_to_numpy(model.layers[2].moving_mean).any()
+
+
+def test_centered_units_have_mean_zero():
+    model, batch = residual(), image()
+    AutoInit(Data(center=True), seed=1).apply(model, batch)
+    spreads = probed(model, batch)
+    assert spreads == pytest.approx(dict.fromkeys(spreads, 1.0), abs=TOLERANCE)
+    units = model.get_layer("dense").activation.seen[0].reshape(16, 16)
+    np.testing.assert_allclose(units.mean(0), 0, atol=1e-4)
+
+
+def test_the_last_bias_holds_the_classes_frequencies():
+    model = residual()
+    AutoInit(Data(output_prior=[1, 2, 3, 4]), seed=1).apply(model, image())
+    np.testing.assert_allclose(np.exp(values([model.get_layer("head").bias])[0]), [0.1, 0.2, 0.3, 0.4], atol=1e-6)
+    one = keras.Sequential([keras.Input((3,)), layers.Dense(1, "sigmoid")])
+    AutoInit(Data(output_prior=0.1), seed=1).apply(one, np.ones((4, 3)) * np.arange(3))
+    assert values([one.layers[0].bias])[0] == pytest.approx(np.log(0.1 / 0.9))
+    with pytest.raises(DataError, match="a bias for each"):
+        AutoInit(Data(output_prior=[1, 2]), seed=1).apply(residual(), image())
+
+
+def test_what_the_user_chose_is_scaled_if_it_has_a_gain_and_else_left():
+    model, batch = residual(), image()
+    base = Table(
+        {layers.Dense: "autoinit>orthogonal", "gelu": "zeros", "silu": keras.initializers.RandomNormal(0, 0.3)}
+    )
+    plan = AutoInit(Data(base=base), seed=1, exclude="stem").apply(model, batch)
+    assert plan["dense/kernel"].new.name == "autoinit>orthogonal"
+    assert plan["stem/kernel"].reason == "Excluded by 'stem'."
+    assert "zeros has no gain" in plan["depthwise0/kernel"].reason
+    assert probed(model, batch)["dense"] == pytest.approx(1, abs=TOLERANCE)
+
+
+def test_one_embedding_read_forward_and_a_layer_called_in_a_chain():
+    words = keras.Input((10,), dtype="int32")
+    embed, again = layers.Embedding(40, 8, mask_zero=True, name="embedding"), layers.Dense(8, "relu", name="again")
+    model = keras.Model(words, layers.LSTM(4)(again(again(embed(words)))))
+    plan = AutoInit("data", seed=1).apply(model, tokens())
+    first = ops.convert_to_numpy(embed(tokens()))
+    made = first @ values([again.kernel])[0]
+    assert [first.std(), made.std()] == pytest.approx([1, 1], abs=TOLERANCE)
+    assert plan["again/kernel"].output_std == 1
+
+
+def test_without_data_the_error_says_what_to_do():
+    model = keras.Sequential([keras.Input((3,)), layers.Dense(1)])
+    with pytest.raises(DataError, match="apply\\(model, x\\)"):
+        AutoInit("data").apply(model)
+    model.compile("sgd", "mse")
+    with pytest.raises(DataError, match="as a callback it does not see the data"):
+        model.fit(np.ones((4, 3)), np.ones(4), callbacks=[AutoInit("data")], verbose=0)
+    with pytest.raises(SelectionError, match="'data', 'table'"):
+        AutoInit("dta")
+
+
+def test_options_are_checked():
+    for options in ({"samples": 0}, {"samples": 1.5}, {"output_prior": [0.5, -0.5]}):
+        with pytest.raises(DataError, match="Expected"):
+            Data(**options)
+
+
+def test_a_generator_is_noted():
+    model = keras.Sequential([keras.Input((12, 12, 3)), layers.Flatten(), layers.Dense(4)])
+    plan = AutoInit(Data(samples=8), seed=1).plan(model, (image() for _ in range(3)))
+    assert "`peek` keeps them" in plan.notes[0]
+    assert "on 8 samples" in plan.notes[1]
+
+
+def test_portable_recipes_and_files(tmp_path):
+    model, batch = residual(), image()
+    AutoInit("data", seed=1, portable=True).apply(model, batch)
+    config = model.to_json()
+    assert "autoinit" not in config
+    assert keras.models.model_from_json(config).layers[2].moving_mean.shape == (16,)
