@@ -20,7 +20,7 @@ import keras
 from keras_autoinit.by_table import reason_to_keep
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.graphs import Graph, passes, read
-from keras_autoinit.mirroring import Reading, Search
+from keras_autoinit.mirroring import SHOWN, Reading, Search
 from keras_autoinit.pairs import Key
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
@@ -111,7 +111,8 @@ class LinearStart:
     def _part(self, search: Search, layout: _Layout, key: Key) -> Part | None:
         why = search.ends.get(key)
         if key not in layout.stretches:
-            return None if why is None else Part(reason=f"No linear start: {why}.")
+            # Of an output layer nobody expects one.
+            return None if why in (None, SHOWN) else Part(reason=f"No linear start: {why}.")
         stretch, length = layout.stretches[key], layout.length(key)
         if key in search.depthwise:
             return _equal_part(search, key, stretch, length)

@@ -16,6 +16,9 @@ from keras_autoinit.graphs import Call, Graph, activation_of, passes
 from keras_autoinit.pairs import Fate, Key, Narrower, Pairs, bent, holds_attention, is_zero, kept
 from keras_autoinit.ports import Depthwise, Port, ports_of
 
+# Why an output layer makes no pairs.
+SHOWN = "the model puts it out"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -207,7 +210,7 @@ class Search:
         """Refuses pairs that are put out, or read by nobody, or by a weight that also reads others."""
         for tensor, pairs in self._pairs.items():
             if tensor in self.graph.outputs:
-                self._refuse(pairs, "the model puts it out")
+                self._refuse(pairs, SHOWN)
             elif not self.graph.readers(tensor):
                 self._refuse(pairs, "nothing reads it")
         met = {key: [one.pairs for one in several] for key, several in self.readings.items()}

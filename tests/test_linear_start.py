@@ -86,7 +86,7 @@ def stretches(plan):
 
 
 @pytest.mark.parametrize("activation", EXACT)
-@pytest.mark.parametrize("depth", [2, 10, 100])
+@pytest.mark.parametrize("depth", [2, 10])
 def test_a_stack_of_dense_layers_is_linear(depth, activation):
     model = mlp(depth, activation)
     plan = started(model)
@@ -94,8 +94,14 @@ def test_a_stack_of_dense_layers_is_linear(depth, activation):
     assert_linear(model, depth, 32)
 
 
-@pytest.mark.parametrize("activation", EXACT)
-@pytest.mark.parametrize("depth", [2, 10, 100])
+@pytest.mark.parametrize(
+    ("depth", "activation"),
+    [
+        *((depth, activation) for depth in (2, 10) for activation in EXACT),
+        (100, "relu"),
+        *(pytest.param(100, activation, marks=pytest.mark.slow) for activation in EXACT[1:]),
+    ],
+)
 def test_a_stack_of_convolutions_is_linear(depth, activation):
     model = cnn(depth, activation)
     plan = started(model)
@@ -111,18 +117,19 @@ def jacobian(model, size):
 
 
 @pytest.mark.parametrize("activation", EXACT)
-def test_a_square_stack_keeps_every_length_at_depth_100(activation):
-    model = mlp(100, activation, width=64, inputs=32, outputs=32)
-    started(model)
+def test_a_square_stack_of_100_layers_is_linear_and_keeps_every_length(activation):
+    model = mlp(100, activation, width=64)
+    assert len(stretches(started(model))) == 101
+    assert_linear(model, 100, 64)
     values = np.linalg.svd(jacobian(model, 32), compute_uv=False)
     np.testing.assert_allclose(values, 1, atol=1e-3)
 
 
-def test_without_it_the_same_stack_shrinks_most_directions():
+def test_without_it_the_same_stack_keeps_hardly_any_direction():
     model = mlp(100, "gelu", width=64)
     AutoInit(seed=1).apply(model)
     values = np.linalg.svd(jacobian(model, 32), compute_uv=False)
-    assert values[len(values) // 2] < 1e-3
+    assert values[0] > 1e5 * values[-1]
 
 
 @pytest.mark.parametrize("build", [mlp, cnn])
@@ -170,30 +177,30 @@ def test_other_activations_do_not_and_the_row_says_so(activation, why):
 # What keeps pairs
 
 MIDDLES = {
-    "dropout": (layers.Dropout(0.3),),
-    "average pooling": (layers.AveragePooling2D(2),),
-    "global average pooling": (layers.GlobalAveragePooling2D(),),
-    "flatten": (layers.Flatten(),),
-    "padding and cropping": (layers.ZeroPadding2D(1), layers.Cropping2D(1)),
-    "up-sampling": (layers.UpSampling2D(2),),
-    "reshape": (layers.Reshape((-1, 8)),),
-    "permute": (layers.Permute((2, 1, 3)),),
-    "batch normalization": (layers.BatchNormalization(),),
-    "strided convolution": (layers.Conv2D(12, 3, strides=2, activation="relu"),),
-    "odd units": (layers.Conv2D(7, 3, activation="relu"), layers.Flatten()),
-    "grouped convolution": (layers.Conv2D(12, 3, groups=2, activation="relu"),),
-    "transposed convolution": (layers.Conv2DTranspose(6, 3, strides=2, activation="relu"),),
-    "separable convolution": (layers.SeparableConv2D(12, 3, activation="relu"),),
-    "depthwise convolution": (layers.DepthwiseConv2D(3, depth_multiplier=2),),
-    "einsum": (layers.EinsumDense("...c,cd->...d", (6, 6, 6), activation="relu"),),
-    "an operation": (layers.Lambda(lambda x: keras.ops.relu(x)), layers.Conv2D(4, 1)),
-    "written out": (layers.Conv2D(8, 1), layers.Lambda(lambda x: x * keras.ops.sigmoid(x))),
+    "dropout": lambda: (layers.Dropout(0.3),),
+    "average pooling": lambda: (layers.AveragePooling2D(2),),
+    "global average pooling": lambda: (layers.GlobalAveragePooling2D(),),
+    "flatten": lambda: (layers.Flatten(),),
+    "padding and cropping": lambda: (layers.ZeroPadding2D(1), layers.Cropping2D(1)),
+    "up-sampling": lambda: (layers.UpSampling2D(2),),
+    "reshape": lambda: (layers.Reshape((-1, 8)),),
+    "permute": lambda: (layers.Permute((2, 1, 3)),),
+    "batch normalization": lambda: (layers.BatchNormalization(),),
+    "strided convolution": lambda: (layers.Conv2D(12, 3, strides=2, activation="relu"),),
+    "odd units": lambda: (layers.Conv2D(7, 3, activation="relu"), layers.Flatten()),
+    "grouped convolution": lambda: (layers.Conv2D(12, 3, groups=2, activation="relu"),),
+    "transposed convolution": lambda: (layers.Conv2DTranspose(6, 3, strides=2, activation="relu"),),
+    "separable convolution": lambda: (layers.SeparableConv2D(12, 3, activation="relu"),),
+    "depthwise convolution": lambda: (layers.DepthwiseConv2D(3, depth_multiplier=2),),
+    "einsum": lambda: (layers.EinsumDense("...c,cd->...d", (6,), activation="relu"),),
+    "an operation": lambda: (layers.Lambda(lambda x: keras.ops.relu(x)), layers.Conv2D(4, 1)),
+    "written out": lambda: (layers.Conv2D(8, 1), layers.Lambda(lambda x: x * keras.ops.sigmoid(x))),
 }
 
 
 @pytest.mark.parametrize("middle", MIDDLES.values(), ids=MIDDLES)
 def test_what_keeps_pairs(middle):
-    middle = [layer.__class__.from_config(layer.get_config()) for layer in middle]
+    middle = middle()
     first = layers.Conv2D(8, 3, activation=None if isinstance(middle[0], layers.Lambda) else "relu", name="first")
     model = chain((8, 8, 3), first, *middle, layers.Dense(5, name="last"))
     plan = started(model)
