@@ -18,7 +18,7 @@ import keras
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import ATTENTION, Call, Graph
-from keras_autoinit.moments import activation_moments
+from keras_autoinit.odd_parts import NOTHING, odd_part
 from keras_autoinit.recipes import Recipe
 
 # The share of the odd part's power that is no line, at which an activation still counts as linear.
@@ -26,52 +26,7 @@ from keras_autoinit.recipes import Recipe
 # leaky relu, gelu, silu and softplus; mish has 0.001, elu 0.007, selu 0.013, sigmoid 0.016; the next
 # are hard shrink with 0.03, then those that are odd themselves, and exp and squared relu with 0.15.
 NEARLY_LINEAR = 0.02
-# What counts as zero beside one in a Gaussian integral that is exact to 1e-9.
-ODD = 1e-6
-
 Key = tuple[int, str]
-
-
-@dataclass(frozen=True)
-class OddPart:
-    """What a mirrored pair computes: `g(z) = f(z) - f(-z)`, for a Gaussian `z` of some variance.
-
-    Attributes:
-        slope: `sqrt(E g(z)^2 / E z^2)`: the factor on the signal's size; the line's slope where `g` is one.
-        residual: the share of `E g(z)^2` that is not on the nearest line, from 0 (ReLU, GELU, SiLU) to 1.
-        even: `E (f(z) + f(-z))^2 / E g(z)^2`: what mirroring takes away, 0 for an odd activation.
-    """
-
-    slope: float
-    residual: float
-    even: float
-
-
-@functools.cache
-def odd_part(met: Activation, variance: float = 1.0) -> OddPart:
-    """Measures the odd part of an activation that does not mix units.
-
-    Example:
-        >>> from keras_autoinit.activations import activation
-        >>> odd = odd_part(activation("gelu"))
-        >>> round(odd.slope, 6), round(odd.residual, 6)
-        (1.0, 0.0)
-    """
-    function = met.function
-    assert function is not None
-
-    def second_moment(sign: float, line: float = 0.0) -> float:
-        def part(z: Any) -> Any:
-            return function(z) + sign * function(-z) + line * z
-
-        return activation_moments(part, variance, met.precision).second_moment
-
-    odd, even = second_moment(-1.0), second_moment(1.0)
-    if odd <= ODD * even or odd <= 0:
-        return OddPart(0.0, 1.0, math.inf)
-    line = (second_moment(-1.0, 1.0) - odd - variance) / (2 * variance)
-    left = second_moment(-1.0, -line)
-    return OddPart(math.sqrt(odd / variance), min(left / odd, 1.0), even / odd)
 
 
 @dataclass(frozen=True)
@@ -116,7 +71,7 @@ def bent(pairs: Pairs, met: Activation) -> Fate:
         return f"{met} mixes units"
     variance = float(f"{pairs.variance:.6g}")
     odd, moments = odd_part(met, variance), met.moments(variance)
-    if odd.even <= ODD:
+    if odd.even <= NOTHING:
         return f"{met} is odd, so that mirroring does nothing for it"
     if odd.residual > NEARLY_LINEAR:
         return f"the odd part of {met} is no line ({odd.residual:.0%} of its power is not on the nearest one)"
