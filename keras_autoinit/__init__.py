@@ -16,6 +16,7 @@ from keras_autoinit.errors import (
     TrainedModelWarning,
 )
 from keras_autoinit.fans import Axes
+from keras_autoinit.moments import Moments
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.schemes import (
@@ -63,6 +64,7 @@ __all__ = [
     "Mirrored",
     "MissingExtraError",
     "ModelTypeError",
+    "Moments",
     "Ones",
     "Orthogonal",
     "Plan",

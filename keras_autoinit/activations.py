@@ -1,83 +1,20 @@
-"""An activation, however it is named, as a function with its moments, gain and chi."""
+"""Which activation something is: a name, a callable or a layer."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_autoinit.elementwise import Activation as Activation
+from keras_autoinit.elementwise import Parameters, parameters_of
 from keras_autoinit.errors import ActivationError
 from keras_autoinit.functions import ALIASES, FUNCTIONS
-from keras_autoinit.moments import DOUBLE, SINGLE, ActivationMoments, Function, Precision, activation_moments
-
-Parameters = tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
-class Activation:
-    """What a weighted layer's output passes through, and what that does to a Gaussian.
-
-    Attributes:
-        name: its Keras name, or that of the callable.
-        parameters: keyword arguments that differ from the defaults, by name.
-        function: the function on NumPy arrays, or `None` where it mixes units (softmax, GLU).
-        known: whether this package has its own definition, or had to measure a callable.
-        precision: how exactly `function` computes.
-    """
-
-    name: str
-    parameters: Parameters = ()
-    function: Function | None = None
-    known: bool = True
-    precision: Precision = DOUBLE
-
-    def __str__(self) -> str:
-        arguments = ", ".join(f"{name}={value:g}" for name, value in self.parameters)
-        return f"{self.name}({arguments})" if arguments else self.name
-
-    @property
-    def linear(self) -> bool:
-        """Whether it does nothing."""
-        return self.name == "linear"
-
-    @property
-    def gain(self) -> float:
-        """`1 / sqrt(E f(z)^2)` for a unit Gaussian `z`: what restores a unit second moment.
-
-        Not the constant of `torch.nn.init.calculate_gain`, which is set by hand (5/3 for tanh).
-        """
-        second_moment = self.unit_moments.second_moment
-        if not 0 < second_moment < math.inf:
-            raise ActivationError(
-                f"The activation {self} has no gain: the second moment of its output is {second_moment:g} for a "
-                "unit Gaussian. Give a number as `gain` instead."
-            )
-        return 1 / math.sqrt(second_moment)
-
-    @property
-    def chi(self) -> float:
-        """`E f'(z)^2 / E f(z)^2`: the growth of the squared gradient per layer at that gain."""
-        return self.unit_moments.derivative_second_moment * self.gain**2
-
-    @functools.cached_property
-    def unit_moments(self) -> ActivationMoments:
-        """The moments for a unit Gaussian."""
-        return self.moments()
-
-    def moments(self, variance: float = 1.0) -> ActivationMoments:
-        """Returns the moments for a Gaussian of this variance and mean zero."""
-        if self.function is None:
-            raise ActivationError(
-                f"The activation {self} mixes units, so it has no gain of its own. Expected an elementwise "
-                "activation such as 'relu'; give a number as `gain` instead."
-            )
-        return activation_moments(self.function, variance, self.precision)
+from keras_autoinit.moments import DOUBLE, SINGLE
 
 
 def activation(identifier: Any) -> Activation:
@@ -143,7 +80,7 @@ def measured(function: Callable[[Any], Any], name: str | None = None) -> Activat
         name: what to call it; the callable's own name when not given.
     """
     # JAX computes in float32 unless told otherwise at its start, and a layer in its own type.
-    single = keras.config.backend() == "jax" or isinstance(function, keras.Layer)
+    single = keras.config.backend() == "jax" or isinstance(function, keras.Layer) or _answers_in_single(function)
     dtype, precision = ("float32", SINGLE) if single else ("float64", DOUBLE)
 
     @functools.wraps(function)
@@ -151,6 +88,15 @@ def measured(function: Callable[[Any], Any], name: str | None = None) -> Activat
         return _call_on_array(function, z, dtype)
 
     return Activation(name or _name_of(function), (), on_arrays, known=False, precision=precision)
+
+
+def _answers_in_single(function: Callable[[Any], Any]) -> bool:
+    """Whether a callable's answer to float64 is less precise: some operations of Keras make float32 of it."""
+    try:
+        answer = function(keras.ops.convert_to_tensor(np.zeros(512), "float64"))
+        return keras.backend.standardize_dtype(answer.dtype) != "float64"
+    except Exception:  # Told when its moments are asked for, with the numbers at hand.
+        return False
 
 
 def _call_on_array(function: Callable[[Any], Any], z: np.ndarray, dtype: str) -> np.ndarray:
@@ -201,7 +147,7 @@ def known(name: str, parameters: Mapping[str, Any]) -> Activation:
     definition = FUNCTIONS[name]
     if definition is None:
         return Activation(name)
-    defaults = {key: value.default for key, value in list(inspect.signature(definition).parameters.items())[1:]}
+    defaults = parameters_of(definition)
     given = {key: float(value) for key, value in parameters.items() if key in defaults and value is not None}
     changed = tuple(sorted((key, value) for key, value in given.items() if value != defaults[key]))
     if name == "relu" and [key for key, _ in changed] == ["negative_slope"]:

@@ -18,9 +18,9 @@ MODULES = {
 
 
 def ranks():
-    rows = re.findall(r"^\| (\d+) \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| ([\d.]+) \| (.+?) \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
     return {
-        "keras_autoinit" if name == "__init__" else f"keras_autoinit.{name}": int(rank)
+        "keras_autoinit" if name == "__init__" else f"keras_autoinit.{name}": float(rank)
         for rank, names in rows
         for name in re.findall(r"`([\w.]+)`", names)
     }
