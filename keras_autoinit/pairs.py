@@ -18,7 +18,6 @@ import keras
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import ATTENTION, Call, Graph
-from keras_autoinit.odd_parts import NOTHING, odd_part
 from keras_autoinit.recipes import Recipe
 
 # The share of the odd part's power that is no line, at which an activation still counts as linear.
@@ -26,6 +25,8 @@ from keras_autoinit.recipes import Recipe
 # leaky relu, gelu, silu and softplus; mish has 0.001, elu 0.007, selu 0.013, sigmoid 0.016; the next
 # are hard shrink with 0.03, then those that are odd themselves, and exp and squared relu with 0.15.
 NEARLY_LINEAR = 0.02
+# The share of the even part's power that counts as none: Gaussian integrals are exact to 1e-9.
+NOTHING = 1e-6
 Key = tuple[int, str]
 
 
@@ -70,13 +71,14 @@ def bent(pairs: Pairs, met: Activation) -> Fate:
     if met.function is None:
         return f"{met} mixes units"
     variance = float(f"{pairs.variance:.6g}")
-    odd, moments = odd_part(met, variance), met.moments(variance)
-    if odd.even <= NOTHING:
+    odd, moments = met.odd_part(variance), met.moments(variance)
+    # f is half the sum of f(z) - f(-z) and f(z) + f(-z), which do not correlate.
+    if 4 * moments.second_moment <= odd.second_moment * (1 + NOTHING):
         return f"{met} is odd, so that mirroring does nothing for it"
     if odd.residual > NEARLY_LINEAR:
         return f"the odd part of {met} is no line ({odd.residual:.0%} of its power is not on the nearest one)"
     spread = math.sqrt(max(moments.second_moment - moments.mean**2, 1e-12))
-    return dataclasses.replace(pairs, slope=odd.slope, spread=spread)
+    return dataclasses.replace(pairs, slope=math.sqrt(odd.second_moment / variance), spread=spread)
 
 
 def kept(graph: Graph, call: Call, pairs: Sequence[Pairs | None]) -> Fate:
