@@ -291,7 +291,7 @@ def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) ->
 
 def compare_bases(folder: Path, epochs: int, rates: list[float] | None) -> None:
     """Trains convolutions of several depths from orthogonal and from delta-orthogonal matrices."""
-    for depth in (3, 6, 10, 20):
+    for depth in (3, 6, 10, 20, 40):
         for base, rate in itertools.product(("orthogonal", "delta_orthogonal"), rates or [1e-3]):
             run = Run(f"cnn-{depth}-relu", f"linear_{base}", rate, 0)
             carry_out(run, folder, epochs)
