@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ import keras
 from keras_autoinit.by_table import reason_to_keep
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.graphs import Graph, passes, read
-from keras_autoinit.mirroring import SHOWN, Reading, Search
+from keras_autoinit.mirroring import SHOWN, Layout, Reading, Search
 from keras_autoinit.pairs import Key
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
@@ -94,21 +94,27 @@ class LinearStart:
             names = ", ".join(map(repr, BASES))
             raise SchemeError(f"Expected `base` to be one of {names}. Received: {self.base!r}.")
 
-    def parts(self, graph: Graph, selection: Selection | None = None) -> dict[str, Part]:
-        """Returns what the linear start says of each weight that it has something to say of, by path."""
+    def parts(self, graph: Graph, selection: Selection | None = None, alone: Collection[str] = ()) -> dict[str, Part]:
+        """Returns what the linear start says of each weight that it has something to say of, by path.
+
+        Args:
+            graph: the model.
+            selection: what may be touched.
+            alone: paths of further weights that are left alone.
+        """
         selection = selection or Selection()
         kept = {
             (id(place.layer), slot.weight)
             for place in graph.places
             for slot in place.slots
-            if reason_to_keep(place, slot, selection)
+            if reason_to_keep(place, slot, selection) or f"{place.path}/{slot.weight}" in alone
         }
         search = Search(graph, kept, self.feed_forward)
-        layout = _Layout(search)
+        layout = Layout(search)
         parts = {path: self._part(search, layout, key) for key, path in search.paths.items() if key not in kept}
         return {path: part for path, part in parts.items() if part is not None}
 
-    def _part(self, search: Search, layout: _Layout, key: Key) -> Part | None:
+    def _part(self, search: Search, layout: Layout, key: Key) -> Part | None:
         why = search.ends.get(key)
         if key not in layout.stretches:
             # Of an output layer nobody expects one.
@@ -136,50 +142,6 @@ class LinearStart:
         usable = reading.port.centred and reading.pairs is not None
         deep = self.base == "auto" and length >= DEEP
         return "delta_orthogonal" if usable and (deep or self.base == "delta_orthogonal") else "orthogonal"
-
-
-class _Layout:
-    """How the weights that make and read pairs hang together.
-
-    Attributes:
-        stretches: the number of the stretch that each belongs to.
-    """
-
-    def __init__(self, search: Search) -> None:
-        self._depths: dict[Key, int] = {}
-        joined: dict[Key, int] = {}
-        for key, origins in _links(search):
-            self._depths[key] = 1 + max((self._depths.get(one, 0) for one in origins), default=0)
-            numbers = {joined[one] for one in origins if one in joined}
-            joined[key] = min(numbers, default=len(self._depths))
-            if len(numbers) > 1:
-                joined.update({one: joined[key] for one, number in joined.items() if number in numbers})
-        order = {number: index for index, number in enumerate(dict.fromkeys(joined.values()))}
-        self.stretches = {key: order[number] for key, number in joined.items()}
-        self._lengths: dict[int, int] = {}
-        for key, number in self.stretches.items():
-            self._lengths[number] = max(self._lengths.get(number, 0), self._depths[key])
-
-    def length(self, key: Key) -> int:
-        """Returns how many weights follow each other in a weight's stretch."""
-        return self._lengths[self.stretches[key]]
-
-
-def _links(search: Search) -> list[tuple[Key, list[Key]]]:
-    """Returns each weight that takes part, in order, and those whose pairs it meets."""
-    met = {key: [one.pairs for one in several] for key, several in search.readings.items()}
-    met = {key: met.get(key) or search.depthwise[key] for key in dict.fromkeys([*_order(search)])}
-    origins = {key: [one for pairs in several if pairs for one in pairs.origins] for key, several in met.items()}
-    return [(key, several) for key, several in origins.items() if several or key in search.blocks]
-
-
-def _order(search: Search) -> Iterable[Key]:
-    """Yields the weights in the order in which the signal meets them."""
-    for call in search.graph.calls:
-        for weight in ("depthwise_kernel", "pointwise_kernel", "kernel"):
-            key = (id(call.operation), weight)
-            if key in search.depthwise or key in search.readings:
-                yield key
 
 
 def _equal_part(search: Search, key: Key, stretch: int, length: int) -> Part:
@@ -223,12 +185,13 @@ def mirrored_decisions(
     """Returns decisions in which every weight of a linear stretch is mirrored; the others stand.
 
     Args:
-        rows: decisions on the same model, by any method.
+        rows: decisions on the same model, by any method; a weight that they leave alone takes no part.
         graph: the model.
         selection: what may be touched.
         start: how the linear start is laid out.
     """
-    parts = (start or LinearStart()).parts(graph, selection)
+    rows = tuple(rows)
+    parts = (start or LinearStart()).parts(graph, selection, {row.path for row in rows if not row.changed})
     slots = {f"{place.path}/{slot.weight}": slot for place in graph.places for slot in place.slots}
     return tuple(_mirrored(row, parts[row.path], slots[row.path]) if row.path in parts else row for row in rows)
 
@@ -239,7 +202,7 @@ def with_linear_start(plan: Plan, model: keras.Model, inputs: Any = None, start:
     When to use: to give any plan a linear start before it is carried out.
 
     Args:
-        plan: a plan for this model.
+        plan: a plan for this model; a weight that it leaves alone takes no part.
         model: the model.
         inputs: what the model is called on, as for `AutoInit.plan`.
         start: how the linear start is laid out.
@@ -256,22 +219,20 @@ def with_linear_start(plan: Plan, model: keras.Model, inputs: Any = None, start:
     return dataclasses.replace(plan, decisions=rows)
 
 
-def recipe_of(part: Part, row: Decision, slot: Slot) -> Recipe:
+def recipe_of(part: Part, slot: Slot, own: Recipe | None = None, spread: float | None = None) -> Recipe:
     """Returns what a weight that takes part is to be drawn from.
 
     Args:
         part: what the linear start says of it.
-        row: what another method has decided: the base of a depthwise kernel, and, where it predicts
-            spreads, the size of a branch that is added to another signal.
         slot: the weight.
+        own: what another method would draw it from: the base of a depthwise kernel.
+        spread: the standard deviation that is wanted of what it makes; its own if not given.
     """
     if not part.base:
-        config: dict[str, Any] = {"base": _own_base(row.new), "pairs_in": part.pairs_in}
+        config: dict[str, Any] = {"base": _own_base(own), "pairs_in": part.pairs_in}
         return with_axes(Recipe("autoinit>mirrored", config), slot.axes)
-    gain = part.gain
-    if part.merges and row.output_std is not None:
-        gain *= row.output_std / math.sqrt(part.variance)
-    said = {"pairs_in": part.pairs_in, "pairs_out": part.pairs_out, "gain": None if gain == 1 else _rounded(gain)}
+    gain = part.gain if spread is None else _rounded(part.gain * spread / math.sqrt(part.variance))
+    said = {"pairs_in": part.pairs_in, "pairs_out": part.pairs_out, "gain": None if gain == 1 else gain}
     config = {"base": part.base, **{key: value for key, value in said.items() if value is not None}}
     return with_axes(Recipe("autoinit>mirrored", config), slot.axes)
 
@@ -282,14 +243,18 @@ def _mirrored(row: Decision, part: Part, slot: Slot) -> Decision:
     if row.new.name in ("Zeros", "autoinit>zeros"):
         # A branch that starts at zero by another method's choice.
         return row
-    return dataclasses.replace(row, new=recipe_of(part, row, slot), reason=part.reason, stored=None)
+    # What is added to another signal is as large as the method that wrote the row wants it.
+    new = recipe_of(part, slot, row.new, row.output_std if part.merges else None)
+    return dataclasses.replace(row, new=new, reason=part.reason, stored=None)
 
 
-def _own_base(recipe: Recipe) -> Any:
+def _own_base(recipe: Recipe | None) -> Any:
     """Returns a row's scheme as the base of another, without what belongs to one weight."""
+    if recipe is None or not can_be_base(recipe.name):
+        return "lecun_normal"
     own = {"input_axes", "output_axes", "fan_divisor", "blocks", "seed"}
     config = {key: value for key, value in recipe.config.items() if key not in own}
-    return {"class_name": recipe.name, "config": {**config, "seed": 0}} if can_be_base(recipe.name) else "lecun_normal"
+    return {"class_name": recipe.name, "config": {**config, "seed": 0}}
 
 
 def _rounded(number: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import keras
@@ -218,6 +218,50 @@ class Search:
             if len({None if pairs is None else pairs.block for pairs in several}) > 1:
                 for one in several:
                     self._refuse(one, f"{self.paths[key]} reads other signals too")
+
+
+class Layout:
+    """How the weights that make and read pairs hang together.
+
+    Attributes:
+        stretches: the number of the stretch that each belongs to.
+    """
+
+    def __init__(self, search: Search) -> None:
+        self._depths: dict[Key, int] = {}
+        joined: dict[Key, int] = {}
+        for key, origins in _links(search):
+            self._depths[key] = 1 + max((self._depths.get(one, 0) for one in origins), default=0)
+            numbers = {joined[one] for one in origins if one in joined}
+            joined[key] = min(numbers, default=len(self._depths))
+            if len(numbers) > 1:
+                joined.update({one: joined[key] for one, number in joined.items() if number in numbers})
+        order = {number: index for index, number in enumerate(dict.fromkeys(joined.values()))}
+        self.stretches = {key: order[number] for key, number in joined.items()}
+        self._lengths: dict[int, int] = {}
+        for key, number in self.stretches.items():
+            self._lengths[number] = max(self._lengths.get(number, 0), self._depths[key])
+
+    def length(self, key: Key) -> int:
+        """Returns how many weights follow each other in a weight's stretch."""
+        return self._lengths[self.stretches[key]]
+
+
+def _links(search: Search) -> list[tuple[Key, list[Key]]]:
+    """Returns each weight that takes part, in order, and those whose pairs it meets."""
+    met = {key: [one.pairs for one in several] for key, several in search.readings.items()}
+    met = {key: met.get(key) or search.depthwise[key] for key in dict.fromkeys([*_order(search)])}
+    origins = {key: [one for pairs in several if pairs for one in pairs.origins] for key, several in met.items()}
+    return [(key, several) for key, several in origins.items() if several or key in search.blocks]
+
+
+def _order(search: Search) -> Iterable[Key]:
+    """Yields the weights in the order in which the signal meets them."""
+    for call in search.graph.calls:
+        for weight in ("depthwise_kernel", "pointwise_kernel", "kernel"):
+            key = (id(call.operation), weight)
+            if key in search.depthwise or key in search.readings:
+                yield key
 
 
 def _is_dense(layer: keras.Layer) -> bool:

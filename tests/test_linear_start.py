@@ -402,6 +402,9 @@ def test_frozen_and_excluded_layers_take_no_part():
     name = model.layers[0].name
     rows = mirrored_decisions(plan.decisions, read(model), Selection.of(None, name))
     assert [row.new.name == "autoinit>mirrored" for row in rows] == [False, True, True, True]
+    # A plan that leaves a layer alone says so by itself.
+    rows = mirrored_decisions(AutoInit(seed=1, exclude=name).plan(model).decisions, read(model))
+    assert [row.new.name == "autoinit>mirrored" for row in rows] == [False, True, True, True]
 
 
 def test_a_bias_that_does_not_start_at_zero_breaks_the_mirror():
