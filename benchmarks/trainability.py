@@ -3,7 +3,7 @@
     python benchmarks/trainability.py --out trainability                  # every cell: many hours of a processor
     python benchmarks/trainability.py --out trainability --cells "mlp-100-gelu" "mlp-30-*" --seeds 1 --epochs 3
     python benchmarks/trainability.py --out trainability --report         # the table and the figure of what is there
-    python benchmarks/trainability.py --out trainability --bases          # matrices of convolutions, by depth
+    python benchmarks/trainability.py --out bases --bases 10 20 40        # matrices of convolutions, by depth
 
 A cell is a network, `mlp-DEPTH-ACTIVATION` or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide,
 the others 128; convolutions have 32 filters of 3x3), on scikit-learn's digits: 1,400 to train on and
@@ -97,9 +97,7 @@ def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
         keras.layers.Conv2D(32, 3, padding="same", activation=activation, kernel_initializer=kernel)
         for _ in range(int(depth))
     ]
-    return keras.Sequential(
-        [keras.Input((8, 8, 1)), *hidden, keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
-    )
+    return keras.Sequential([keras.Input((8, 8, 1)), *hidden, keras.layers.Flatten(), keras.layers.Dense(10)])
 
 
 # --- Starts ---
@@ -289,12 +287,13 @@ def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) ->
     print(f"Figure: {folder / 'accuracy_over_depth.png'}")
 
 
-def compare_bases(folder: Path, epochs: int, rates: list[float] | None) -> None:
+def compare_bases(args: argparse.Namespace) -> None:
     """Trains convolutions of several depths from orthogonal and from delta-orthogonal matrices."""
-    for depth in (3, 6, 10, 20, 40):
-        for base, rate in itertools.product(("orthogonal", "delta_orthogonal"), rates or [1e-3]):
-            run = Run(f"cnn-{depth}-relu", f"linear_{base}", rate, 0)
-            carry_out(run, folder, epochs)
+    options = itertools.product(
+        args.bases or (3, 10, 20, 40), ("orthogonal", "delta_orthogonal"), args.rates or [1e-3], range(args.seeds)
+    )
+    for depth, base, rate, seed in options:
+        carry_out(Run(f"cnn-{depth}-relu", f"linear_{base}", rate, seed), args.out, args.epochs)
 
 
 def main() -> None:
@@ -305,12 +304,12 @@ def main() -> None:
     parser.add_argument("--rates", nargs="+", type=float, help="only these learning rates")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--bases", action="store_true", help="compare matrices of convolutions instead")
+    parser.add_argument("--bases", nargs="*", type=int, help="compare matrices of convolutions at these depths instead")
     parser.add_argument("--report", action="store_true", help="only print and draw what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    if args.bases:
-        compare_bases(args.out, args.epochs, args.rates)
+    if args.bases is not None:
+        compare_bases(args)
         return
     if not args.report:
         for run in runs(args):

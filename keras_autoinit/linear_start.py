@@ -30,8 +30,11 @@ from keras_autoinit.slots import Slot
 
 BASES = ("auto", "delta_orthogonal", "orthogonal")
 
-# From this many weights on, convolutions of a stretch are delta-orthogonal with `base="auto"`.
-DEEP = 10
+# From this many weights on, convolutions of a stretch are delta-orthogonal with `base="auto"`. Orthogonal
+# over the patch, 3x3 kernels on 8x8 images lose a sixth of the signal's power to the border's zeros in every
+# layer: plain stacks of 20 learn faster with them than with delta-orthogonal ones, stacks of 40 not at all
+# (`benchmarks/trainability.py --bases`; docs/linear_start.md has the numbers).
+DEEP = 30
 SOURCE = "after Balduzzi et al. 2017, arXiv 1702.08591"
 
 
@@ -75,7 +78,7 @@ class LinearStart:
     Args:
         base: the matrices of convolutions: `"orthogonal"` over the patch, `"delta_orthogonal"`
             (orthogonal at the centre tap, zero elsewhere, where a kernel has odd sides and strides
-            of one and reads pairs), or `"auto"`: the latter in stretches of 10 weights or more.
+            of one and reads pairs), or `"auto"`: the latter in stretches of 30 weights or more.
         feed_forward: mirror the feed-forward blocks of transformers too, where it did not help.
 
     Raises:

@@ -430,7 +430,7 @@ def test_pairs_of_grouped_convolutions_lie_within_the_groups_of_both():
 
 
 def test_deep_convolutions_are_delta_orthogonal_but_for_the_one_that_reads_the_image():
-    shallow, deep = cnn(4, "relu"), cnn(12, "relu")
+    shallow, deep = cnn(4, "relu"), cnn(30, "relu", side=3)
     assert {row.new.config["base"] for row in started(shallow)} == {"orthogonal"}
     bases = [row.new.config["base"] for row in started(deep)]
     assert bases[0] == "orthogonal"
