@@ -6,7 +6,7 @@
     python benchmarks/trainability.py --out bases --bases 10 20 40        # matrices of convolutions, by depth
 
 A cell is a network, `mlp-DEPTH-ACTIVATION` or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide,
-the others 128; convolutions have 32 filters of 3x3), on scikit-learn's digits: 1,400 to train on and
+the others 128; convolutions have 32 filters of 3x3 and are flattened before the head), on scikit-learn's digits: 1,400 to train on and
 397 to judge by, Adam, batches of 64. Each cell, start, learning rate and seed is one JSON file in the
 folder `--out`; what is there is not run again, so the benchmark may be stopped and resumed at any time.
 Of a start's learning rates the one counts whose validation accuracy, averaged over seeds, is best.
@@ -97,7 +97,8 @@ def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
         keras.layers.Conv2D(32, 3, padding="same", activation=activation, kernel_initializer=kernel)
         for _ in range(int(depth))
     ]
-    return keras.Sequential([keras.Input((8, 8, 1)), *hidden, keras.layers.Flatten(), keras.layers.Dense(10)])
+    head = keras.layers.GlobalAveragePooling2D() if kind == "pooled" else keras.layers.Flatten()
+    return keras.Sequential([keras.Input((8, 8, 1)), *hidden, head, keras.layers.Dense(10)])
 
 
 # --- Starts ---
@@ -131,7 +132,7 @@ def peer(model: keras.Model, run: Run) -> None:
     import anyinit
 
     mode = run.start.removeprefix("anyinit_")
-    x = digits(run.cell.startswith("cnn"))[0][:64]
+    x = digits(not run.cell.startswith("mlp"))[0][:64]
     anyinit.initialize(model, mode, tuple(x.shape) if mode == "analytic" else x, seed=run.seed)
 
 
@@ -147,7 +148,7 @@ def starts() -> list[str]:
 
 
 def train(run: Run, epochs: int) -> dict[str, Any]:
-    x, y, x_test, y_test = digits(run.cell.startswith("cnn"))
+    x, y, x_test, y_test = digits(not run.cell.startswith("mlp"))
     begin = time.perf_counter()
     model = started(run)
     ready = time.perf_counter() - begin
@@ -289,11 +290,10 @@ def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) ->
 
 def compare_bases(args: argparse.Namespace) -> None:
     """Trains convolutions of several depths from orthogonal and from delta-orthogonal matrices."""
-    options = itertools.product(
-        args.bases or (3, 10, 20, 40), ("orthogonal", "delta_orthogonal"), args.rates or [1e-3], range(args.seeds)
-    )
-    for depth, base, rate, seed in options:
-        carry_out(Run(f"cnn-{depth}-relu", f"linear_{base}", rate, seed), args.out, args.epochs)
+    bases, rates = ("orthogonal", "delta_orthogonal"), args.rates or [1e-3]
+    options = itertools.product(("cnn", "pooled"), args.bases or (3, 10, 20, 40), bases, rates, range(args.seeds))
+    for kind, depth, base, rate, seed in options:
+        carry_out(Run(f"{kind}-{depth}-relu", f"linear_{base}", rate, seed), args.out, args.epochs)
 
 
 def main() -> None:

@@ -30,11 +30,12 @@ from keras_autoinit.slots import Slot
 
 BASES = ("auto", "delta_orthogonal", "orthogonal")
 
-# From this many weights on, convolutions of a stretch are delta-orthogonal with `base="auto"`. Orthogonal
-# over the patch, 3x3 kernels on 8x8 images lose a sixth of the signal's power to the border's zeros in every
-# layer: plain stacks of 20 learn faster with them than with delta-orthogonal ones, stacks of 40 not at all
+# From this many weights on, convolutions of a stretch are delta-orthogonal with `base="auto"`: such kernels
+# leave every position to itself. Where the stretch ends in a flattening, whose reader sees all positions,
+# they learn faster from 10 weights on; before a global pooling, which sees none, orthogonal ones do up to 20
 # (`benchmarks/trainability.py --bases`; docs/linear_start.md has the numbers).
 DEEP = 30
+DEEP_FLATTENED = 10
 SOURCE = "after Balduzzi et al. 2017, arXiv 1702.08591"
 
 
@@ -78,7 +79,8 @@ class LinearStart:
     Args:
         base: the matrices of convolutions: `"orthogonal"` over the patch, `"delta_orthogonal"`
             (orthogonal at the centre tap, zero elsewhere, where a kernel has odd sides and strides
-            of one and reads pairs), or `"auto"`: the latter in stretches of 30 weights or more.
+            of one and reads pairs), or `"auto"`: the latter in stretches of 30
+            weights or more, of 10 or more if they end in a flattening.
         feed_forward: mirror the feed-forward blocks of transformers too, where it did not help.
 
     Raises:
@@ -132,7 +134,7 @@ class LinearStart:
             pairs_in,
             pairs_out,
             _rounded(sum(map(_gain, readings)) / len(readings)),
-            self._base(readings[0], length),
+            self._base(readings[0], length, layout.flattens(key)),
             stretch,
             length,
             _rounded(sum(one.variance for one in readings) / len(readings)),
@@ -140,10 +142,10 @@ class LinearStart:
             _reason(pairs_in, pairs_out, length, why),
         )
 
-    def _base(self, reading: Reading, length: int) -> str:
+    def _base(self, reading: Reading, length: int, flattened: bool) -> str:
         # A kernel that reads plain channels, of which there may be three, looks at the whole patch.
         usable = reading.port.centred and reading.pairs is not None
-        deep = self.base == "auto" and length >= DEEP
+        deep = self.base == "auto" and length >= (DEEP_FLATTENED if flattened else DEEP)
         return "delta_orthogonal" if usable and (deep or self.base == "delta_orthogonal") else "orthogonal"
 
 

@@ -241,10 +241,21 @@ class Layout:
         self._lengths: dict[int, int] = {}
         for key, number in self.stretches.items():
             self._lengths[number] = max(self._lengths.get(number, 0), self._depths[key])
+        read = [(key, one) for key, several in search.readings.items() for one in several]
+        self._flattened = {self.stretches[key] for key, one in read if key in self.stretches and _is_flattened(one)}
 
     def length(self, key: Key) -> int:
         """Returns how many weights follow each other in a weight's stretch."""
         return self._lengths[self.stretches[key]]
+
+    def flattens(self, key: Key) -> bool:
+        """Returns whether a weight's stretch goes through a flattening, behind which units of all positions are read."""
+        return self.stretches[key] in self._flattened
+
+
+def _is_flattened(reading: Reading) -> bool:
+    dense = isinstance(reading.call.operation, keras.layers.Dense)
+    return dense and reading.pairs is not None and reading.port.units_in > reading.pairs.block
 
 
 def _links(search: Search) -> list[tuple[Key, list[Key]]]:

@@ -435,6 +435,10 @@ def test_deep_convolutions_are_delta_orthogonal_but_for_the_one_that_reads_the_i
     bases = [row.new.config["base"] for row in started(deep)]
     assert bases[0] == "orthogonal"
     assert set(bases[1:]) == {"delta_orthogonal"}
+    for head, base in ((layers.Flatten(), "delta_orthogonal"), (layers.GlobalAveragePooling2D(), "orthogonal")):
+        hidden = [layers.Conv2D(4, 3, padding="same", activation="relu") for _ in range(10)]
+        model = chain((3, 3, 2), *hidden, head, layers.Dense(2))
+        assert started(model).decisions[5].new.config["base"] == base
     asked = with_linear_start(AutoInit().plan(shallow), shallow, start=LinearStart(base="delta_orthogonal"))
     assert asked.decisions[1].new.config["base"] == "delta_orthogonal"
 
