@@ -249,7 +249,7 @@ class Layout:
         return self._lengths[self.stretches[key]]
 
     def flattens(self, key: Key) -> bool:
-        """Returns whether a weight's stretch goes through a flattening, behind which units of all positions are read."""
+        """Returns whether a weight's stretch flattens a feature map, so that all positions are read."""
         return self.stretches[key] in self._flattened
 
 
