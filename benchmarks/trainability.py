@@ -7,9 +7,10 @@
 
 A cell is a network, `mlp-DEPTH-ACTIVATION` or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide,
 the others 128; convolutions have 32 filters of 3x3 and are flattened before the head), on
-scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 64. Each cell, start, learning rate and seed is one JSON file in the
-folder `--out`; what is there is not run again, so the benchmark may be stopped and resumed at any time.
-Of a start's learning rates the one counts whose validation accuracy, averaged over seeds, is best.
+scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 64. Each cell, start,
+learning rate and seed is one JSON file in the folder `--out`; what is there is not run again, so the
+benchmark may be stopped and resumed at any time. Of a start's learning rates the one counts whose
+validation accuracy, averaged over seeds, is best.
 
 Starts: Keras's default, He by hand, AutoInit by its table, the same with the linear start, and, where
 they are installed, the methods of the nearest peer. It needs scikit-learn, and matplotlib for the figure.
