@@ -208,3 +208,28 @@ def test_a_thousand_layers_cost_a_thousand_times_one():
     )
     seconds(small)
     assert seconds(large) < 8 * seconds(small)
+
+
+def test_a_linear_start_by_theory_is_one_linear_map():
+    source = keras.utils.normalize(np.random.default_rng(0).normal(size=(4, 16)).astype("float32"))
+    model = keras.Sequential(
+        [keras.Input((16,)), *[layers.Dense(16, "gelu") for _ in range(20)], layers.Dense(16, name="head")]
+    )
+    plan = AutoInit(Theory(linear_start=True), seed=0).apply(model)
+    assert {row.new.name for row in plan} == {"autoinit>mirrored"}
+    made, mirrored = (keras.ops.convert_to_numpy(model(x)) for x in (source, -source))
+    # Twenty layers of float32 rounding.
+    np.testing.assert_allclose(mirrored, -made, atol=20 * 16 * np.finfo("float32").eps)
+
+
+def test_a_linear_start_leaves_normalized_branches_their_share():
+    inputs = keras.Input((32,))
+    x = layers.Dense(32, name="stem")(inputs)
+    for index in range(3):
+        y = layers.Dense(64, "relu", name=f"up{index}")(layers.LayerNormalization()(x))
+        x = layers.Add()([x, layers.Dense(32, name=f"down{index}")(y)])
+    model = keras.Model(inputs, layers.Dense(4, name="head")(x))
+    plain = AutoInit(Theory(), seed=0).plan(model)
+    mirrored = AutoInit(Theory(linear_start=True), seed=0).plan(model)
+    assert mirrored["down1/kernel"].new.name == "autoinit>mirrored"
+    assert mirrored["down1/kernel"].output_std == pytest.approx(plain["down1/kernel"].output_std, rel=0.02)

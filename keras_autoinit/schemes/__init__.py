@@ -13,7 +13,7 @@ from keras_autoinit.schemes.scaled import (
     XavierNormal,
     XavierUniform,
 )
-from keras_autoinit.schemes.structured import ICNR, Mirrored
+from keras_autoinit.schemes.structured import ICNR, Mirrored, can_be_base
 
 __all__ = [
     "ICNR",
@@ -39,6 +39,7 @@ __all__ = [
     "XavierNormal",
     "XavierUniform",
     "Zeros",
+    "can_be_base",
     "make",
     "unseeded",
     "with_axes",

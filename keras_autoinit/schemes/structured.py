@@ -126,13 +126,14 @@ class Mirrored(_Structured):
     """The linear start: units in pairs that see `z` and `-z`, read with opposite signs.
 
     When to use: plain stacks (no normalization, no skips) of many layers with ReLU, Leaky ReLU,
-    GELU, SiLU or a similar activation.
+    GELU, SiLU or a similar activation; `keras_autoinit.linear_start` finds where.
 
     Formula: for an activation with `f(z) - f(-z) = c z` (ReLU `c = 1`, Leaky ReLU `1 + slope`,
     GELU and SiLU 1) the kernel `[[A, -A], [-A, A]] / c` makes the layer the linear map `A` on the
     pairs' differences. The first layer of a stack makes pairs, `[A, -A]`; the last one reads them,
     `[A; -A]`. With an orthogonal `A` the stack keeps every length and angle, forward and backward,
-    at any depth. After Balduzzi et al. 2017 (arXiv 1702.08591), who mirror a concatenated ReLU.
+    at any depth. After Balduzzi et al. 2017 (arXiv 1702.08591), who mirror a concatenated ReLU. A
+    depthwise kernel mixes no units: equal within each pair of `pairs_in`, it keeps the pairs.
 
     Args:
         base: the scheme of `A`: a name (`"orthogonal"`), an instance or a configuration. Its seed
@@ -178,6 +179,8 @@ class Mirrored(_Structured):
     def whole(self, shape: tuple[int, ...], seed: Seed, dtype: Any) -> np.ndarray:
         """Returns the kernel."""
         lie = self._lie(shape)
+        if lie.batch:
+            return self._equal(lie.batch[0], shape, seed, dtype)
         taps = lie.lengths(lie.taps)
         rows, columns = _pairs(lie.rows, self.pairs_in, shape), _pairs(lie.columns, self.pairs_out, shape)
         # Units without a partner see a draw of their own, and are not read: the stack stays linear.
@@ -198,12 +201,24 @@ class Mirrored(_Structured):
         if len(shape) < 2:
             raise SchemeError(f"Expected a weight of two or more dimensions for Mirrored. Received the shape {shape}.")
         lie = Matrices.of(shape, self.axes(shape))
-        if lie.batch:
+        depthwise = len(lie.batch) == 1 and not lie.inputs and lie.blocks == 1
+        if lie.batch and not (depthwise and self.pairs_in is not None and self.pairs_out is None):
             raise SchemeError(
                 f"Expected a weight whose axes are all inputs or outputs for Mirrored. Received the shape {shape} with "
-                f"the axes {lie.batch} left over, as in a depthwise kernel: use 'autoinit>variance_scaling'."
+                f"the axes {lie.batch} left over, as in a depthwise kernel: use `pairs_in` alone for one, and "
+                "'autoinit>variance_scaling' elsewhere."
             )
         return lie
+
+    def _equal(self, axis: int, shape: tuple[int, ...], seed: Seed, dtype: Any) -> np.ndarray:
+        """Returns a depthwise kernel with the same taps for both units of a pair."""
+        length, block = shape[axis], self.pairs_in
+        pairs, single = _pairs(length, block, shape), _singles(length, block)
+        axes = {"input_axes": self.input_axes, "output_axes": self.output_axes}
+        base = rebuilt(self.base, **axes, fan_divisor=self.fan_divisor, seed=0)
+        drawn = base.draw((*shape[:axis], pairs + single, *shape[axis + 1 :]), seed, dtype=dtype)
+        paired, alone = np.split(drawn, [pairs], axis)
+        return _mirrored(paired, axis, block, length, alone, sign=1)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments from which `from_config` makes an equal scheme."""
@@ -233,19 +248,26 @@ def _pairs(length: int, block: int | None, shape: tuple[int, ...]) -> int:
     return length // block * (block // 2)
 
 
-def _mirrored(stack: np.ndarray, axis: int, block: int | None, length: int, left_over: np.ndarray) -> np.ndarray:
-    """Adds to each block's first half the same again with the opposite sign, and what has no partner."""
+def _mirrored(
+    stack: np.ndarray, axis: int, block: int | None, length: int, left_over: np.ndarray, sign: int = -1
+) -> np.ndarray:
+    """Adds to each block's first half the same again, with the opposite sign, and what has no partner."""
     if block is None:
         return stack
     before, after = stack.shape[:axis], stack.shape[axis + 1 :]
     first = stack.reshape(*before, length // block, block // 2, *after)
     single = left_over.reshape(*before, length // block, block % 2, *after)
-    return np.concatenate([first, -first, single], axis + 1).reshape(*before, length, *after)
+    return np.concatenate([first, sign * first, single], axis + 1).reshape(*before, length, *after)
 
 
 def _bases() -> set[type[Any]]:
     """Returns the schemes that can draw the matrix of another."""
     return {kind for kind in REGISTRY.values() if issubclass(kind, AxesScheme) and not issubclass(kind, _Structured)}
+
+
+def can_be_base(name: str) -> bool:
+    """Whether a scheme of this name draws a matrix that another can repeat."""
+    return REGISTRY.get(name.removeprefix(f"{PACKAGE}>")) in _bases()
 
 
 def rebuilt(scheme: AxesScheme, **config: Any) -> AxesScheme:

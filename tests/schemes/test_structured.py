@@ -156,6 +156,23 @@ def test_pairs_lie_within_a_group(groups):
     assert (parts[0] != parts[1]).any()
 
 
+@pytest.mark.parametrize(("block", "multiplier"), [(8, 1), (4, 2), (16, 1)])
+def test_a_depthwise_kernel_is_equal_within_each_pair(block, multiplier):
+    kernel = drawn(Mirrored("lecun_normal", pairs_in=block, **DEPTHWISE, seed=1), (3, 3, 16, multiplier))
+    for part in np.split(kernel, 16 // block, axis=2):
+        first, second = np.split(part, 2, axis=2)
+        np.testing.assert_array_equal(first, second)
+    assert len(np.unique(kernel)) == kernel.size // 2
+    # Nine taps, normal: five standard errors of a mean of squares.
+    assert np.mean(kernel**2) == pytest.approx(1 / 9, rel=5 * np.sqrt(2 / (kernel.size / 2)))
+
+
+def test_a_depthwise_unit_without_a_partner_has_taps_of_its_own():
+    kernel = drawn(Mirrored("lecun_normal", pairs_in=5, **DEPTHWISE, seed=1), (3, 3, 5, 1))
+    np.testing.assert_array_equal(kernel[:, :, :2], kernel[:, :, 2:4])
+    assert len(np.unique(kernel)) == 27
+
+
 # The linear start: networks
 
 
@@ -385,9 +402,13 @@ def test_mirrored_refuses_blocks_that_do_not_fit(scheme, words):
     assert all(word in str(caught.value) for word in words)
 
 
-def test_mirrored_refuses_a_depthwise_kernel():
+DEPTHWISE = {"input_axes": [0, 1], "output_axes": [0, 1, 3]}
+
+
+@pytest.mark.parametrize("pairs", [{}, {"pairs_out": 8}, {"pairs_in": 8, "pairs_out": 8}])
+def test_mirrored_refuses_a_depthwise_kernel_that_should_make_pairs(pairs):
     with pytest.raises(SchemeError) as caught:
-        Mirrored(input_axes=[0, 1], output_axes=[0, 1, 3])((3, 3, 8, 1))
+        Mirrored(**pairs, **DEPTHWISE)((3, 3, 8, 1))
     assert all(word in str(caught.value) for word in ["(3, 3, 8, 1)", "(2,)", "depthwise", "use"])
 
 
