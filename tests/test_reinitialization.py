@@ -353,18 +353,19 @@ def test_an_error_names_the_layer_and_leaves_everything_as_it_was(last, reason):
     assert all(same(before, state(model)))
 
 
+def next_of_everything(start_again):
+    # In older Keras versions, setting the seed leaves a global generator that exists as it is.
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(5)
+    model = mlp(8, 1)
+    if start_again:
+        reinitialize(model)
+    drawn = keras.initializers.HeNormal().seed, np.random.rand(), array(keras.random.normal((2,))).tolist()
+    return layers.Dense(1).name, drawn
+
+
 def test_names_and_chance_of_the_program_are_as_before():
-    keras.utils.set_random_seed(5)
-    expected = [np.random.rand(), keras.initializers.HeNormal().seed, array(keras.random.normal((2,))).tolist()]
-    model = everything()
-    keras.utils.set_random_seed(5)
-    number = int(layers.Dense(1).name.partition("_")[2] or 0)
-    reinitialize(model)
-    assert layers.Dense(1).name == f"dense_{number + 1}"
-    keras.utils.set_random_seed(5)
-    reinitialize(model)
-    found = [np.random.rand(), keras.initializers.HeNormal().seed, array(keras.random.normal((2,))).tolist()]
-    assert found == expected
+    assert next_of_everything(True) == next_of_everything(False)
 
 
 # Each process has counted other layers, and asked for other random numbers, by the time it gets there.
