@@ -7,7 +7,7 @@ import functools
 import inspect
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -28,7 +28,7 @@ def own_seed_generators(layer: Any) -> list[keras.random.SeedGenerator]:
     return list(found.values())
 
 
-def starting_values(layer: Any, seed: int) -> list[tuple[str, Any]]:
+def starting_values(layer: Any, seed: int, within: Sequence[int] = ()) -> list[tuple[str, Any]]:
     """Returns names and new values of a layer's own weights, as if it had just been built.
 
     The layer's sublayers are made again too, but take no memory.
@@ -36,26 +36,45 @@ def starting_values(layer: Any, seed: int) -> list[tuple[str, Any]]:
     Args:
         layer: any layer that is built; it is not changed.
         seed: what is drawn depends on this seed only, not on the seeds that initializers carry.
+        within: look at a layer inside this one instead: at which of its layers, at which of that
+            one's, and so on.
     """
+    work = functools.partial(_values, layer, seed, tuple(within))
     try:
-        return apart(functools.partial(_values, layer, seed, without_values))
+        return apart(lambda: work(without_values()))
     except ValueError:
         # A variable that is made from an array, not from an initializer, cannot do without its value.
-        return apart(functools.partial(_values, layer, seed, contextlib.nullcontext))
+        return apart(lambda: work(contextlib.nullcontext()))
 
 
-def _values(layer: Any, seed: int, scope: Any) -> list[tuple[str, Any]]:
-    with lent_chance(seed), scope():
-        return [(weight.name, weight.value) for weight in own_weights(_rebuilt(layer))]
+def _values(layer: Any, seed: int, within: tuple[int, ...], scope: Any) -> list[tuple[str, Any]]:
+    with lent_chance(seed), scope, keras.saving.custom_object_scope(_custom_objects(layer)):
+        weights = own_weights(_rebuilt(layer, within))
+        if set(map(id, weights)) & set(map(id, layer.weights)):
+            raise ValueError(f"A copy of {layer.name!r} is not one: it holds the same weights.")
+        return [(weight.name, weight.value) for weight in weights]
 
 
-def _rebuilt(layer: Any) -> Any:
-    kind: Any = type(layer)
-    with keras.saving.custom_object_scope(_custom_objects(layer)):
-        fresh = kind.from_config(_accepted(layer, _config(layer)))
-        if not fresh.built and not _is_complete(fresh, layer):
-            fresh.build_from_config(layer.get_build_config())
+def _rebuilt(layer: Any, within: tuple[int, ...]) -> Any:
+    """Returns a copy of the layer inside another, both built as far as it takes."""
+    whole = _constructed(layer)
+    if _inside(whole, within) is None:
+        whole.build_from_config(layer.get_build_config())
+    fresh, old = _inside(whole, within), _inside(layer, within)
+    if type(fresh) is not type(old):
+        raise ValueError(f"A copy of {layer.name!r} holds no {type(old).__name__} in the place of {old.name!r}.")
+    if not fresh.built and not _is_complete(fresh, old):
+        fresh.build_from_config(old.get_build_config())
     return fresh
+
+
+def _inside(layer: Any, within: tuple[int, ...]) -> Any:
+    for index in within:
+        inner = layers_inside(layer)
+        if index >= len(inner):
+            return None
+        layer = inner[index]
+    return layer
 
 
 def _is_complete(fresh: Any, layer: Any) -> bool:
@@ -63,40 +82,81 @@ def _is_complete(fresh: Any, layer: Any) -> bool:
     return isinstance(fresh, keras.Model) and len(own_weights(fresh)) == len(own_weights(layer))
 
 
-def _config(layer: Any) -> dict[str, Any]:
-    """Returns a layer's configuration, without the seeds of its initializers."""
+def _constructed(layer: Any) -> Any:
+    kind: Any = type(layer)
+    config = _config(layer)
+    if config is None:
+        return kind(**_told_by_attributes(layer))
+    try:
+        return kind.from_config(config)
+    except (TypeError, ValueError):
+        if not kind.from_config.__module__.startswith("keras."):
+            raise
+        return kind.from_config(_repaired(layer, config))
+
+
+def _config(layer: Any) -> dict[str, Any] | None:
+    """Returns a layer's configuration, without the seeds of its initializers; `None` if it has none."""
     with warnings.catch_warnings():
         # Keras warns that a lambda is not safe to load elsewhere; this one stays here.
         warnings.simplefilter("ignore")
         try:
             config = layer.get_config()
         except NotImplementedError:
-            config = {}
+            return None
     return {name: _own_function(layer, name, _without_seeds(entry)) for name, entry in config.items()}
 
 
-def _accepted(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
-    """Makes a configuration fit the constructor, where a class has neglected to.
+def _repaired(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
+    """Leaves out what no constructor takes, and adds what must be given: Keras's `ConvLSTMCell` forgets its rank."""
+    accepted = _accepted(type(layer))
+    required = {name for name, each in _arguments(type(layer)).items() if each.default is each.empty}
+    told = _plain_attributes(layer, required - set(config))
+    return {**{name: entry for name, entry in config.items() if name in accepted}, **told}
 
-    What every layer is said to take is left out where the constructor takes no such thing. An
-    argument that must be given, or is not told at all, is read from the attribute of its name if
-    that is a plain value: Keras's own `ConvLSTMCell` leaves its rank out, and a `keras.Model` whose
-    constructor must be given something has no configuration of its own accord.
+
+def _told_by_attributes(layer: Any) -> dict[str, Any]:
+    """Returns the arguments of a class that has no configuration, if its attributes tell all of them.
+
+    A `keras.Model` whose constructor must be given something is such a class of its own accord.
     """
-    if not type(layer).from_config.__module__.startswith("keras."):
-        return config
-    parameters = inspect.signature(type(layer).__init__).parameters
-    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
-    kept = {name: entry for name, entry in config.items() if takes_all or name in parameters or name not in _COMMON}
-    for name, each in parameters.items():
-        missing = name not in kept and (each.default is each.empty or not config)
-        if missing and isinstance(getattr(layer, name, None), _PLAIN):
-            kept[name] = getattr(layer, name)
-    return kept
+    names = set(_arguments(type(layer))) - {"trainable", "dtype", "activity_regularizer"}
+    told = _plain_attributes(layer, names)
+    if len(told) < len(names):
+        raise ValueError(f"It has no get_config, and no attributes that tell {', '.join(sorted(names - set(told)))}.")
+    return told
 
 
-_COMMON = ("name", "trainable", "dtype")
-_PLAIN = (str, int, float, tuple, list)
+def _plain_attributes(layer: Any, names: set[str]) -> dict[str, Any]:
+    """Returns copies of those attributes that are numbers, words and lists of them: others might be shared."""
+    found = {name: getattr(layer, name) for name in names if hasattr(layer, name)}
+    return {
+        name: list(value) if isinstance(value, list) else value for name, value in found.items() if _is_plain(value)
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float))
+
+
+def _arguments(kind: Any) -> dict[str, inspect.Parameter]:
+    """Returns the named arguments of a class's own constructor, without `self`."""
+    parameters = list(inspect.signature(kind.__init__).parameters.items())[1:]
+    return {name: each for name, each in parameters if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)}
+
+
+def _accepted(kind: Any) -> set[str]:
+    """Returns the arguments that a class's constructor takes, or hands on to those of its bases."""
+    names: set[str] = set()
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            names.update(_arguments(base))
+            every = inspect.signature(base.__init__).parameters.values()
+            if base is keras.Layer or not any(each.kind is each.VAR_KEYWORD for each in every):
+                break
+    return names
 
 
 def _without_seeds(entry: Any) -> Any:

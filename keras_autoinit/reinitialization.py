@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,7 +13,7 @@ import keras
 
 from keras_autoinit.draws import derived_seed
 from keras_autoinit.errors import RebuildError
-from keras_autoinit.graphs import read
+from keras_autoinit.graphs import layers_inside, read
 from keras_autoinit.optimizers import first_state
 from keras_autoinit.rebuilding import own_seed_generators, own_weights, starting_values
 
@@ -25,11 +26,12 @@ _DRAWN_QUANTIZED = (None, "float8")
 
 @dataclass(frozen=True)
 class Owner:
-    """The model or a layer of it, and what errors and seeds call it."""
+    """The model or a layer of it, what errors and seeds call it, and what holds it."""
 
     layer: Any
     path: str
     key: str
+    holder: Owner | None = None
 
 
 def reinitialize(model: keras.Model, seed: int | None = None) -> int:
@@ -45,7 +47,8 @@ def reinitialize(model: keras.Model, seed: int | None = None) -> int:
     `adapt` (means, vocabularies), which is data and no draw.
 
     Each layer is built once more from `get_config` and `get_build_config`, one after the other,
-    so custom layers need nothing but what saving asks of them. A weight that two layers share is
+    so custom layers need nothing but what saving asks of them, and not even that where the layer
+    or model that holds them can make them. A weight that two layers share is
     drawn once. A seed that an initializer carries, such as those that `AutoInit` leaves, is not
     used: the draw would be no fresh one. A `SeedGenerator` (of a dropout layer, say) returns to
     its seed if it was given one, and gets a new one otherwise.
@@ -89,8 +92,11 @@ def reinitialize(model: keras.Model, seed: int | None = None) -> int:
 
 
 def _owners(model: keras.Model) -> tuple[Owner, ...]:
-    places = [place for place in read(model).places if place.layer is not model]
-    return (Owner(model, model.name, ""), *(Owner(place.layer, place.path, place.key) for place in places))
+    """Returns the model and its layers, each holder before what it holds."""
+    owners = {id(model): Owner(model, model.name, "")}
+    for place in (place for place in read(model).places if place.layer is not model):
+        owners[id(place.layer)] = Owner(place.layer, place.path, place.key, owners.get(id(place.parent)))
+    return tuple(owners.values())
 
 
 def _first_values(owners: Sequence[Owner], seed: int) -> Iterator[tuple[Any, Any]]:
@@ -133,9 +139,23 @@ def _starting_values(owner: Owner, seed: int) -> list[tuple[str, Any]]:
     try:
         return starting_values(owner.layer, seed)
     except Exception as error:
-        # Whatever a user's own class raises.
+        # Whatever a user's own class raises. What holds the layer may know better how to make it.
+        made = _made_by_holder(owner, seed)
+        if made is not None:
+            return made
         reason = str(error).strip().rpartition("\n")[2]
         raise _error(owner, f"Doing so raised {type(error).__name__}: {reason} {_ADVICE}") from error
+
+
+def _made_by_holder(owner: Owner, seed: int) -> list[tuple[str, Any]] | None:
+    """Returns what the layer starts from in a copy of the nearest container that can be built once more."""
+    within: list[int] = []
+    while owner.holder is not None:
+        within.insert(0, [id(layer) for layer in layers_inside(owner.holder.layer)].index(id(owner.layer)))
+        owner = owner.holder
+        with contextlib.suppress(Exception):
+            return starting_values(owner.layer, seed, within)
+    return None
 
 
 def _pairs(weights: Sequence[Any], made: Sequence[tuple[str, Any]]) -> list[tuple[Any, Any]] | None:

@@ -71,6 +71,39 @@ def first_values(layer, seed=1):
     return [np.array(keras.ops.convert_to_numpy(value)) for _, value in starting_values(layer, seed)]
 
 
+class Sharing(layers.Layer):
+    """Says that it can be made again, and hands out itself."""
+
+    def build(self, shape):
+        self.level = self.add_weight(shape=(4,), initializer="zeros")
+
+    @classmethod
+    def from_config(cls, config):
+        return ORIGINAL[0]
+
+
+class Outer(layers.Layer):
+    """Makes a layer that cannot tell its arguments, in its constructor or when it is built."""
+
+    def __init__(self, late, **options):
+        super().__init__(**options)
+        self.late = late
+        self.first = None if late else Secretive(object())
+
+    def build(self, shape):
+        self.first = self.first or Secretive(object())
+        self.first.build(shape)
+
+
+class Secretive(layers.Layer):
+    def __init__(self, thing):
+        super().__init__()
+
+    def build(self, shape):
+        self.level = self.add_weight(shape=(64,), initializer="random_normal")
+
+
+ORIGINAL = []
 CASES = {
     "dense": lambda: built(layers.Dense(4)),
     "no keywords": lambda: built(Plain(4)),
@@ -110,6 +143,22 @@ def test_a_seed_that_an_initializer_carries_is_not_used():
 
 def test_what_build_assigns_is_a_first_value():
     np.testing.assert_array_equal(first_values(built(Assigned()))[0], np.arange(4.0))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_layer_that_cannot_be_made_is_found_in_a_copy_of_its_holder(late):
+    outer = built(Outer(late))
+    with pytest.raises(ValueError, match="thing"):
+        starting_values(outer.first, 1)
+    drawn = [keras.ops.convert_to_numpy(starting_values(outer, seed, (0,))[0][1]) for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert not np.array_equal(drawn[0], drawn[2])
+
+
+def test_what_is_no_copy_is_refused():
+    ORIGINAL[:] = [built(Sharing())]
+    with pytest.raises(ValueError, match="the same weights"):
+        starting_values(ORIGINAL[0], 1)
 
 
 def test_a_variable_from_an_array_has_it_again():

@@ -72,7 +72,8 @@ class Tied(layers.Layer):
 
 def fitted(model, optimizer="adam"):
     x, y = regression()
-    model.compile(optimizer, "mse")
+    # Eagerly, because compiling takes seconds.
+    model.compile(optimizer, "mse", run_eagerly=True)
     model.fit(x, y, verbose=0)
     return model
 
@@ -150,7 +151,7 @@ def test_the_optimizer_holds_what_a_new_one_would(optimizer):
     model = mlp(8, 1)
     fresh = optimizer()
     fresh.build(model.trainable_variables)
-    fitted(model, optimizer=optimizer())
+    fitted(model, optimizer())
     model.optimizer.learning_rate = 0.25
     reinitialize(model, 1)
     unequal = [
@@ -331,7 +332,7 @@ def quantized():
 @pytest.mark.parametrize(
     ("last", "reason"),
     [
-        (lambda: Stubborn(object()), "missing 1 required positional argument: 'thing'"),
+        (lambda: Stubborn(object()), "no attributes that tell thing"),
         (Fickle, r"level \(1,\); the copy has level \(2,\)"),
         (lambda: layers.Dense(2, kernel_initializer=Broken(), name="last"), "StopIteration"),
         (quantized, "quantized"),
@@ -353,18 +354,19 @@ def test_an_error_names_the_layer_and_leaves_everything_as_it_was(last, reason):
     assert all(same(before, state(model)))
 
 
+def next_of_everything(start_again):
+    # In older Keras versions, setting the seed leaves a global generator that exists as it is.
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(5)
+    model = mlp(8, 1)
+    if start_again:
+        reinitialize(model)
+    drawn = keras.initializers.HeNormal().seed, np.random.rand(), array(keras.random.normal((2,))).tolist()
+    return layers.Dense(1).name, drawn
+
+
 def test_names_and_chance_of_the_program_are_as_before():
-    keras.utils.set_random_seed(5)
-    expected = [np.random.rand(), keras.initializers.HeNormal().seed, array(keras.random.normal((2,))).tolist()]
-    model = everything()
-    keras.utils.set_random_seed(5)
-    number = int(layers.Dense(1).name.partition("_")[2] or 0)
-    reinitialize(model)
-    assert layers.Dense(1).name == f"dense_{number + 1}"
-    keras.utils.set_random_seed(5)
-    reinitialize(model)
-    found = [np.random.rand(), keras.initializers.HeNormal().seed, array(keras.random.normal((2,))).tolist()]
-    assert found == expected
+    assert next_of_everything(True) == next_of_everything(False)
 
 
 # Each process has counted other layers, and asked for other random numbers, by the time it gets there.
