@@ -6,6 +6,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import pytest
 
+# Tests of what computes with NumPy alone: one run of them is enough, and TensorFlow's is it.
+BACKEND_FREE = {
+    "test_closed_forms.py",
+    "test_criticality.py",
+    "test_draws.py",
+    "test_fans.py",
+    "test_import_ranks.py",
+    "test_integrals.py",
+    "test_moments.py",
+    "test_recommendations.py",
+}
+
+
+def pytest_ignore_collect(collection_path):
+    other = os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow"
+    return True if other and collection_path.name in BACKEND_FREE else None
+
 
 def pytest_addoption(parser):
     parser.addoption("--regenerate", action="store_true", help="rewrite golden files and the README's table")
