@@ -120,7 +120,10 @@ def write(lines: Iterable[Line]) -> None:
         left=markdown_table(LEFT_COLUMNS, left) if left else "None.",
     )
     PATH.parent.mkdir(exist_ok=True)
-    PATH.write_text(text)
+    # Whole or not at all: the next line is added to what is there.
+    draft = PATH.with_suffix(".draft")
+    draft.write_text(text)
+    draft.replace(PATH)
 
 
 TEXT = """# The zoo
