@@ -127,7 +127,7 @@ def _linear(layer: Any, task: Task) -> Outcome:
     if not is_own(layer) or len(task.weights) != 1:
         return scaled.dispatch(object)(layer, task)
     bias: Any = getattr(layer, "bias", None)
-    biased = bias is not None and bool(ops.any(ops.not_equal(_value(bias, task.fixed), 0)))
+    biased = bias is not None and bool(np.any(ops.convert_to_numpy(_value(bias, task.fixed))))
     bare = without_activation(layer)
     off = [(bias, ops.zeros(bias.shape, bias.dtype))] if biased else ()
     outputs = task.run(1.0, bare, also=off)
@@ -324,10 +324,13 @@ def _activated(layer: Any, output: Any, factor: float = 1.0) -> Any:
     activation = inner.activation if left_out else keras.activations.linear
     if factor == 1.0 and not left_out:
         return output
-    apply = keras.layers.Activation(
-        functools.partial(_scaled_into, activation, factor), name="scaled", dtype=_dtype(output)
-    )
+    apply = twin(_template(_dtype(output)), activation=functools.partial(_scaled_into, activation, factor))
     return computed(apply, ((output,), {}))
+
+
+@functools.cache
+def _template(dtype: str) -> Any:
+    return keras.layers.Activation("linear", name="scaled", dtype=dtype)
 
 
 def _scaled_into(activation: Any, factor: float, x: Any) -> Any:

@@ -4,6 +4,13 @@ The probe here is no part of the package: the model itself runs, in training mod
 that record replace those of its layers.
 """
 
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -303,3 +310,32 @@ def test_portable_recipes_and_files(tmp_path):
     config = model.to_json()
     assert "autoinit" not in config
     assert keras.models.model_from_json(config).layers[2].moving_mean.shape == (16,)
+
+
+GAINS = """
+import json, sys
+sys.path.insert(0, "tests")
+import keras
+from models import everything, samples
+from keras_autoinit import AutoInit
+plan = AutoInit("data", seed=3).plan(everything(), samples()[0])
+gains = {row.path: row.new.config["gain"] for row in plan if "gain" in row.new.config}
+print("GAINS " + json.dumps(gains))
+"""
+
+
+def gains_on(backend):
+    root = pathlib.Path(__file__).parent.parent
+    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", GAINS]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.partition("GAINS ")[2])
+
+
+@pytest.mark.slow
+def test_every_backend_measures_the_same_gains():
+    backends = [name for name in ("tensorflow", "jax", "torch") if importlib.util.find_spec(name)]
+    first, *others = map(gains_on, backends)
+    assert len(first) > 15
+    for other in others:
+        assert other == pytest.approx(first, rel=1e-4)
