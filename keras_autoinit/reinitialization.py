@@ -56,7 +56,7 @@ def reinitialize(model: keras.Model, seed: int | None = None) -> int:
     All or nothing: everything is drawn twice, and an error in the first pass leaves the model as
     it was; only an interruption of the second does not. The memory used beyond the model's is a
     few times that of the largest layer's own weights, but for the few optimizers and custom layers
-    whose variables are not made from initializers. The time is about that of building it twice.
+    whose variables are not made from initializers. The time is one to two times that of building it.
 
     Args:
         model: any Keras model; layers that are not built yet draw when they are.
