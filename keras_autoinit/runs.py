@@ -15,10 +15,12 @@ from keras_autoinit.graphs import Call, Graph, Place, adds
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.rewriting import Target, match, values_of
-from keras_autoinit.scaling import Measured, Outcome, Task, Weight, multiplied, pooled_std, scaled, twin
+from keras_autoinit.scaling import Measured, Outcome, Task, Weight, multiplied, scaled
 from keras_autoinit.schemes import AxesScheme, make
 from keras_autoinit.selection import Selection
+from keras_autoinit.spreads import pooled_std
 from keras_autoinit.training import judged_places, moved_weights
+from keras_autoinit.twins import twin
 
 
 class Run:

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 import numpy as np
-from keras import ops, tree
+from keras import ops
 
 from keras_autoinit.execution import Arguments, computed
+from keras_autoinit.spreads import pooled_std
+from keras_autoinit.twins import activated, is_own, without_activation
 
 # A layer that is scaled by trial is computed this often at most, and is done when its spread is this near one.
 TRIALS = 8
 NEAR = 2e-4
-# Elements that are squared at once while a spread is measured: room for a tenth of a large tensor, not for all.
-PIECES = 8
-SMALL = 1 << 20
-# Numbers that a core's cache holds; few enough for their sum to lose nothing that matters in single precision.
-CACHED = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -118,7 +115,7 @@ def scaled(operation: Any, task: Task) -> Outcome:
         factor *= spread ** (-1 / degree)
     if not is_usable(spread) or abs(spread - 1) >= NEAR:
         return _unscaled(task, spread)
-    outputs = [_activated(operation, each) for each in outputs]
+    outputs = [activated(operation, each) for each in outputs]
     return Outcome(outputs, _all(task, Measured(factor, _together(task), spread, True)))
 
 
@@ -145,9 +142,9 @@ def _linear(layer: Any, task: Task) -> Outcome:
             return Outcome(task.run(), _all(task, Measured(1.0, reason, pooled_std(whole))))
         factor = solved
         outputs = task.run(factor, bare)
-        spread, outputs = pooled_std(outputs), [_activated(layer, each) for each in outputs]
+        spread, outputs = pooled_std(outputs), [activated(layer, each) for each in outputs]
     else:
-        spread, outputs = 1.0, [_activated(layer, each, factor) for each in outputs]
+        spread, outputs = 1.0, [activated(layer, each, factor) for each in outputs]
     return Outcome(outputs, _all(task, Measured(factor, _had(first), spread, True)))
 
 
@@ -239,102 +236,9 @@ def _contribution(cell: Any, x: Any, kernel: Any) -> Any:
     return ops.conv(frames, kernel, **options)
 
 
-def pooled_std(outputs: Sequence[Any]) -> float:
-    """Returns the standard deviation of all the numbers in several tensors together.
-
-    Example:
-        >>> round(pooled_std([np.array([0.0, 2.0]), np.array([4.0])]), 4)
-        1.633
-    """
-    tensors = [each for each in map(ops.convert_to_tensor, tree.flatten(list(outputs))) if _is_float(each)]
-    number = sum(math.prod(each.shape) for each in tensors)
-    if not number:
-        return math.nan
-    mean = sum(_sum(piece, 0.0, 1) for each in tensors for piece in _pieces(each)) / number
-    square = sum(_sum(piece, mean, 2) for each in tensors for piece in _pieces(each)) / number
-    return math.sqrt(square) if math.isfinite(square) else math.nan
-
-
-def _sum(piece: Any, shift: float, power: int) -> float:
-    """Returns the sum of the powers of what numbers differ from `shift` by."""
-    if isinstance(piece, np.ndarray):
-        with np.errstate(all="ignore"):
-            shifted = piece - piece.dtype.type(shift) if shift else piece
-            return float(np.vdot(shifted, shifted) if power == 2 else np.sum(piece))
-    shifted = ops.subtract(ops.cast(piece, "float32"), shift)
-    return float(ops.sum(ops.square(shifted) if power == 2 else shifted))
-
-
-def _pieces(tensor: Any) -> Iterable[Any]:
-    """Cuts a large tensor, so that no second one of its size is needed.
-
-    One that the processor holds is an array already, and nothing is compiled for its shape.
-    """
-    if "cpu" in str(getattr(tensor, "device", "")).lower():
-        array = np.ravel(ops.convert_to_numpy(tensor))
-        array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
-        return (array[start : start + CACHED] for start in range(0, array.size, CACHED))
-    length = tensor.shape[0] if len(tensor.shape) else 1
-    if math.prod(tensor.shape) <= SMALL or length < PIECES:
-        return (tensor,)
-    step = -(-length // PIECES)
-    return (tensor[start : start + step] for start in range(0, length, step))
-
-
-def without_activation(layer: Any) -> Any:
-    """Returns a twin of a layer that shares its weights and applies no activation of its own.
-
-    The layer itself is not touched.
-    """
-    if isinstance(layer, keras.layers.TimeDistributed) and getattr(layer.layer, "activation", None) is not None:
-        return twin(layer, layer=without_activation(layer.layer))
-    if not isinstance(layer, keras.Layer) or getattr(layer, "activation", None) is None or not is_own(layer):
-        return layer
-    return twin(layer, activation=keras.activations.linear)
-
-
-def twin(layer: Any, /, **attributes: Any) -> Any:
-    """Returns an object that shares all of a layer but these attributes.
-
-    `copy.copy` would write a layer out and build it again.
-    """
-    other = object.__new__(type(layer))
-    vars(other).update(vars(layer))
-    vars(other).update(attributes)
-    return other
-
-
-def is_own(layer: Any) -> bool:
-    """Whether a layer computes what Keras's own layer of its kind does."""
-    return type(layer).call.__module__.startswith("keras.")
-
-
 def is_usable(spread: float) -> bool:
     """Whether a spread can be scaled to one: it is finite and not zero."""
     return math.isfinite(spread) and spread > 1e-30
-
-
-def _activated(layer: Any, output: Any, factor: float = 1.0) -> Any:
-    """Returns a layer's output, scaled, after the activation that was left out.
-
-    Through a layer of Keras's, which hands on the mask of a tensor, if it has one.
-    """
-    inner = layer.layer if isinstance(layer, keras.layers.TimeDistributed) else layer
-    left_out = without_activation(layer) is not layer
-    activation = inner.activation if left_out else keras.activations.linear
-    if factor == 1.0 and not left_out:
-        return output
-    apply = twin(_template(_dtype(output)), activation=functools.partial(_scaled_into, activation, factor))
-    return computed(apply, ((output,), {}))
-
-
-@functools.cache
-def _template(dtype: str) -> Any:
-    return keras.layers.Activation("linear", name="scaled", dtype=dtype)
-
-
-def _scaled_into(activation: Any, factor: float, x: Any) -> Any:
-    return activation(ops.multiply(x, ops.cast(factor, x.dtype)))
 
 
 def _centered(layer: Any, task: Task, outputs: list[Any], bias: Any) -> Outcome:
@@ -348,7 +252,7 @@ def _centered(layer: Any, task: Task, outputs: list[Any], bias: Any) -> Outcome:
     if not is_usable(spread):
         return _unscaled(task, spread)
     start = -np.asarray(ops.convert_to_numpy(mean), np.float64).reshape(bias.shape) / spread
-    outputs = [_activated(layer, each, 1 / spread) for each in outputs]
+    outputs = [activated(layer, each, 1 / spread) for each in outputs]
     return Outcome(outputs, _all(task, Measured(1 / spread, _had(spread), 1.0, True, start)))
 
 
@@ -409,11 +313,3 @@ def multiplied(value: Any, factor: float) -> Any:
 
 def _value(variable: Any, fixed: Sequence[tuple[Any, Any]]) -> Any:
     return next((value for one, value in fixed if one is variable), variable)
-
-
-def _is_float(tensor: Any) -> bool:
-    return "float" in _dtype(tensor)
-
-
-def _dtype(tensor: Any) -> str:
-    return keras.backend.standardize_dtype(tensor.dtype)

@@ -63,6 +63,9 @@ NOT_CLONED = {
 }
 
 
+# What a layer writes into its bias when it is built looks like training; it is left out when that is judged.
+SET_WHEN_BUILT = {"DFineBackbone": "*sampling_offsets*"}
+
 # One of each family of `keras.applications` is drawn, run, saved and cloned; its siblings hold the same blocks, more or
 # wider ones, and are planned only: with them all, this would take an hour.
 RUN = {
@@ -124,7 +127,7 @@ def case(request):
 def drawn(case):
     if case.line.model not in RUN:
         pytest.skip("A sibling of the same blocks is run.")
-    AutoInit(seed=0).apply(case.model, plan=case.plan)
+    AutoInit(exclude=SET_WHEN_BUILT.get(case.line.model)).apply(case.model, plan=case.plan)
     inputs = case.specimen.inputs(case.model)
     return Drawn(**vars(case), inputs=inputs, outputs=outputs_of(case.model, inputs))
 
