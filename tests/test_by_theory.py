@@ -191,3 +191,14 @@ def test_a_thousand_layers_cost_a_thousand_times_one():
     )
     seconds(small)
     assert seconds(large) < 8 * seconds(small)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "silu", "gelu"])
+def test_twenty_layers_end_at_a_unit_second_moment(activation):
+    found = []
+    for seed in range(3):
+        model = stack(20, activation)
+        AutoInit("theory", seed=seed).apply(model)
+        found.append(np.log2(second_moment(model(normal((32, 256))))))
+    # Keras's defaults end 2 to 39 powers of two away.
+    assert np.mean(np.abs(found)) < 1.5
