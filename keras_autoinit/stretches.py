@@ -6,6 +6,7 @@ scale is one choice. A **chain** of residual merges is one choice too: how fast 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import deque
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from keras_autoinit.slots import Slot
 
 # Second moments before an activation that a stretch may choose from.
 CHOICES = np.exp(np.linspace(math.log(1e-4), math.log(1e4), 401))
+# How far a sample may stray from the mean: by a factor of about e, in steps of `CHOICES`.
+STRAY = 22
 # A stretch whose gradient changes by no more than this end to end keeps unit signals.
 TOLERATED = math.log(1.5)
 # Shorter ones, the gates and heads of otherwise normalized networks, are left at unit signals.
@@ -215,16 +218,18 @@ def _chosen(
 def stretch(activations: tuple[Activation, ...]) -> Stretch:
     """Chooses the second moment before each activation of a chain.
 
-    The one for which the worst of two distortions is smallest: of the signal, by which that second
-    moment differs from one, and of the gradient, which grows by `chi` at every activation.
+    The one for which the worst of three distortions is smallest: of the signal, by which that
+    second moment differs from one; of the gradient, which grows by `chi` at every activation; and
+    of a chance deviation at the beginning, which grows too where an activation is steeper for a
+    larger signal (silu, gelu).
     """
     bending = [one for one in activations if one.function is not None]
     at_one = sum(log_chi(one, 1.0) for one in bending)
     if len(bending) < SHORTEST or abs(at_one) <= TOLERATED:
         return Stretch(activations, 1.0, math.exp(min(at_one, 700.0)))
     counts = {one: bending.count(one) for one in set(bending)}
-    growth = np.sum([count * _log_chis(one) for one, count in counts.items()], axis=0)
-    best = int(np.argmin(np.maximum(np.abs(np.log(CHOICES)), np.abs(growth))))
+    growth, steepness = np.sum([count * _growths(one) for one, count in counts.items()], axis=0)
+    best = int(np.argmin(np.max([np.abs(np.log(CHOICES)), np.abs(growth), steepness], axis=0)))
     return Stretch(activations, float(f"{CHOICES[best]:.6g}"), float(np.exp(min(growth[best], 700.0))))
 
 
@@ -236,13 +241,15 @@ def log_chi(function: Activation, variance: float) -> float:
     return math.log(variance * response.slope / response.second_moment)
 
 
-_CHIS: dict[Activation, np.ndarray] = {}
-
-
-def _log_chis(function: Activation) -> np.ndarray:
-    if function not in _CHIS:
-        _CHIS[function] = np.array([log_chi(function, float(choice)) for choice in CHOICES])
-    return _CHIS[function]
+@functools.lru_cache(maxsize=256)
+def _growths(function: Activation) -> np.ndarray:
+    """Returns, for each choice, the logarithm of `chi` and that of a deviation's growth per layer."""
+    chis = np.array([log_chi(function, float(choice)) for choice in CHOICES])
+    made = [respond(function, 0.0, float(choice)).second_moment for choice in CHOICES]
+    exponents = np.gradient(np.log(np.maximum(made, 1e-300)), np.log(CHOICES))
+    # Samples that are larger than the rest by chance meet what is steepest up to there.
+    exponents = np.array([exponents[i : i + STRAY].max() for i in range(len(exponents))])
+    return np.stack([chis, np.log(np.maximum(exponents, 1e-3))])
 
 
 def slot_calls(graph: Graph, layer: Any, slot: Slot) -> list[Call]:

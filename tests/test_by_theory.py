@@ -233,3 +233,14 @@ def test_a_linear_start_leaves_normalized_branches_their_share():
     mirrored = AutoInit(Theory(linear_start=True), seed=0).plan(model)
     assert mirrored["down1/kernel"].new.name == "autoinit>mirrored"
     assert mirrored["down1/kernel"].output_std == pytest.approx(plain["down1/kernel"].output_std, rel=0.02)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "silu", "gelu"])
+def test_twenty_layers_end_at_a_unit_second_moment(activation):
+    found = []
+    for seed in range(3):
+        model = stack(20, activation)
+        AutoInit("theory", seed=seed).apply(model)
+        found.append(np.log2(second_moment(model(normal((32, 256))))))
+    # Keras's defaults end 2 to 39 powers of two away.
+    assert np.mean(np.abs(found)) < 1.5
