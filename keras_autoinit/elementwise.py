@@ -31,6 +31,8 @@ Parameters = tuple[tuple[str, float], ...]
 
 # Results that an activation remembers: a solver asks for the same few again and again.
 REMEMBERED = 1024
+# The spread over which a callable is differentiated at least, relative to its mean: less would be rounding.
+SMALLEST_SPREADS = {DOUBLE: 1e-5, SINGLE: 3e-2}
 # What a search for the pieces of a callable may leave, how often it halves, and the panel, in standard
 # deviations, below which the slopes of the callable are rounding.
 SEARCHES = {DOUBLE: (1e-11, 8, 1e-10), SINGLE: (1e-5, 4, 3e-4)}
@@ -243,18 +245,27 @@ class Activation:
 
     def _divisible(self, variance: float, mean: float) -> float:
         """Returns the variance, or the smallest over which a callable can be differentiated."""
-        return max(variance, (1e-5 if self.precision == DOUBLE else 1e-3) ** 2 * max(1.0, mean * mean))
+        return max(variance, SMALLEST_SPREADS[self.precision] ** 2 * max(1.0, mean * mean))
 
 
 def _moments(met: Activation, variance: float, mean: float) -> ActivationMoments:
     function, arguments = met._elementwise, met._arguments
     if arguments is None:
-        return activation_moments(function, met._divisible(variance, mean), met.precision, mean)
+        return _measured_moments(met, function, variance, mean)
     formula = closed_moments(met.name, arguments)
     found = (
         formula(variance, mean) if formula else gaussian_moments(function, met._pieces(variance, mean), variance, mean)
     )
     return ActivationMoments(*found)
+
+
+def _measured_moments(met: Activation, function: Function, variance: float, mean: float) -> ActivationMoments:
+    smallest = met._divisible(variance, mean)
+    found = activation_moments(function, smallest, met.precision, mean)
+    if variance == smallest:
+        return found
+    mean_, second_moment, _ = gaussian_moments(function, Pieces(), variance, mean)
+    return ActivationMoments(mean_, second_moment, found.derivative_second_moment)
 
 
 def _cross_moments(met: Activation, variance: float, covariance: float, mean: float) -> CrossMoments:

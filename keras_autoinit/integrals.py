@@ -248,7 +248,7 @@ def _inside(cuts: np.ndarray, reach: float) -> np.ndarray:
 
 def _positive(number: float) -> float:
     """Returns what can be divided by: a spread of zero sends every cut but one out of reach."""
-    return max(number, 1e-300)
+    return max(number, 1e-200)
 
 
 def _carried_on(values: list[float], at: float) -> float:

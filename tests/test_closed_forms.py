@@ -54,7 +54,9 @@ def test_a_relu_that_is_cut_has_none(changed):
     assert closed_moments("relu", changed) is None
 
 
-@pytest.mark.parametrize(("mean", "expected"), [(2.0, (2.0, 4.0, 1.0)), (-2.0, (0.0, 0.0, 0.0)), (0.0, (0.0, 0.0, 0.5))])
+@pytest.mark.parametrize(
+    ("mean", "expected"), [(2.0, (2.0, 4.0, 1.0)), (-2.0, (0.0, 0.0, 0.0)), (0.0, (0.0, 0.0, 0.5))]
+)
 def test_a_rectifier_without_variance_is_the_limit(mean, expected):
     assert closed_moments("relu", {})(0.0, mean) == expected
 

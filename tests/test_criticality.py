@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 import pytest
 
@@ -31,16 +32,9 @@ def test_published_points(name, bias_variance, weight_variance, digits):
 
 @pytest.mark.parametrize("slope", [0.0, 0.01, 0.2, 0.3, 1.5])
 def test_a_rectifier_is_critical_at_he(slope):
-    edge = activation("leaky_relu" if slope else "relu") if slope in (0.0, 0.2) else None
-    edge = edge or activation(lambda_of(slope))
-    assert edge.edge_of_chaos().weight_variance == pytest.approx(2 / (1 + slope**2), rel=1e-12)
-
-
-def lambda_of(slope):
-    """Returns the Keras layer of a leaky rectifier."""
-    import keras
-
-    return keras.layers.LeakyReLU(negative_slope=slope)
+    edge = activation(keras.layers.LeakyReLU(negative_slope=slope)).edge_of_chaos()
+    assert edge.weight_variance == pytest.approx(2 / (1 + slope**2), rel=1e-15)
+    assert edge.variance_slope == 1.0
 
 
 @pytest.mark.parametrize("bias_variance", [0.0, 1e-4, 0.04, 1.0])
@@ -48,9 +42,8 @@ def lambda_of(slope):
 def test_the_definition_holds_wherever_there_is_an_edge(name, bias_variance):
     try:
         edge = activation(name).edge_of_chaos(bias_variance)
-    except ActivationError as error:
-        assert "has no edge of chaos" in str(error)
-        return
+    except ActivationError:
+        pytest.skip("there is none")
     moments = activation(name).moments(edge.variance)
     assert edge.weight_variance * moments.derivative_second_moment == pytest.approx(1.0, rel=1e-9)
     carried = edge.weight_variance * moments.second_moment + bias_variance

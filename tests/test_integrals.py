@@ -175,7 +175,8 @@ def test_the_slope_of_the_covariance_is_that_of_the_gradients(correlation, mean,
     pieces, step_ = Pieces((-3.0, 3.0)), 1e-3 * variance
     hard_silu = lambda z: z * np.clip(z / 6 + 0.5, 0, 1)  # noqa: E731
     near = [
-        gaussian_cross_moments(hard_silu, pieces, variance, correlation * variance + k * step_, mean) for k in (-1, 0, 1)
+        gaussian_cross_moments(hard_silu, pieces, variance, correlation * variance + k * step_, mean)
+        for k in (-1, 0, 1)
     ]
     # The second derivative beside it, that of `E f'' f''` with kinks at four places, is what the step leaves out.
     assert (near[2][0] - near[0][0]) / (2 * step_) == pytest.approx(near[1][1], abs=1e-3)

@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from keras_autoinit.moments import DOUBLE, SINGLE, activation_moments
+from keras_autoinit.moments import DOUBLE, SINGLE, Moments, activation_moments, find_breaks, odd_part
 
 UNIT = NormalDist()
 VARIANCES = [0.01, 0.25, 1.0, 4.0, 100.0]
@@ -208,3 +208,90 @@ def test_the_function_is_handed_flat_float64_arrays():
         return z
 
     assert activation_moments(checked).second_moment == pytest.approx(1.0, rel=EXACT)
+
+
+# --- Any mean ---
+
+
+@pytest.mark.parametrize("mean", [-3.0, -0.4, 0.0, 0.7, 12.0])
+@pytest.mark.parametrize("variance", [0.25, 4.0])
+def test_a_ramp_under_a_moved_gaussian(variance, mean):
+    """Moving the Gaussian is moving the kink."""
+    found = activation_moments(lambda z: np.maximum(z, 0), variance, mean=mean)
+    expect(found, *ramp_moments(-mean, variance), zero=EXACT)
+
+
+def test_variance_of_the_output():
+    found = activation_moments(np.exp, 0.5, mean=0.3)
+    assert found.variance == pytest.approx(math.exp(0.6) * (math.exp(1.0) - math.exp(0.5)), rel=EXACT)
+
+
+# --- Where a function breaks ---
+
+
+@pytest.mark.parametrize(
+    ("function", "places"),
+    [
+        (np.tanh, []),
+        (np.abs, [0.0]),
+        (lambda z: np.clip(z, -1, 1), [-1.0, 1.0]),
+        (lambda z: np.where(z > 1 / 3, 1.0, 0.0), [1 / 3]),
+        (lambda z: np.where(np.abs(z) > 0.5, z, 0.0), [-0.5, 0.5]),
+    ],
+    ids=["tanh", "absolute", "hard_tanh", "step", "hard_shrink"],
+)
+@pytest.mark.parametrize("mean", [0.0, 0.7])
+def test_breaks_are_found(function, places, mean):
+    assert find_breaks(function, mean=mean) == pytest.approx(places, abs=1e-7)
+
+
+def test_too_many_breaks_are_not_listed():
+    assert find_breaks(lambda z: np.abs((z / 0.37) % 2 - 1) * 0.37) == ()
+
+
+@pytest.mark.parametrize("place", [0.3, -1.2345])
+def test_breaks_of_a_function_in_single_precision(place):
+    (found,) = find_breaks(in_single(lambda z: np.maximum(z - np.float32(place), 0)), precision=SINGLE)
+    assert found == pytest.approx(place, abs=1e-3)
+
+
+# --- The record ---
+
+
+def test_a_signal_says_what_follows_from_it():
+    signal = Moments(mean=-1.0, second_moment=3.0, covariance=-0.5)
+    assert (signal.variance, signal.correlation, signal.cross_moment) == (2.0, -0.25, 0.5)
+
+
+def test_a_constant_signal_is_one_with_itself():
+    assert Moments(2.0, 4.0, 0.0).correlation == 1.0
+
+
+def test_rounding_is_no_error():
+    signal = Moments(1.0, 1.0 - 1e-12, 1e-12)
+    assert signal.variance == 0.0
+    assert Moments(0.0, 1.0, 1.0 + 1e-12).correlation == 1.0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ((math.nan, 1.0, 0.0), "Expected finite moments"),
+        ((0.0, math.inf, 0.0), "overflows: choose a smaller scale"),
+        ((2.0, 3.0, 0.0), "at least the square of the mean"),
+        ((0.0, 1.0, 1.1), "a covariance of at most the variance, 1"),
+        ((0.0, 1.0, -1.1), "a covariance of at most the variance, 1"),
+    ],
+)
+def test_a_signal_that_cannot_be_is_refused(numbers, message):
+    with pytest.raises(ValueError, match=message):
+        Moments(*numbers)
+
+
+# --- The odd part ---
+
+
+def test_the_odd_part_of_a_polynomial():
+    """Here `g = 2 z + 2 z^3`, so `E g^2 = 4 + 24 + 60` and `c = 2 + 6`; `g - c z` holds `4 (15 - 9)`."""
+    odd = odd_part(lambda z: 1 + z + z**2 + z**3)
+    assert (odd.second_moment, odd.slope, odd.residual) == pytest.approx((88.0, 8.0, 24 / 88), rel=EXACT)
