@@ -90,6 +90,12 @@ def _recording(layer: Any, made: dict[int, list[Any]]) -> Callable[..., Any]:
     return wrapped
 
 
+def _unit(source: np.random.Generator, shape: Any) -> np.ndarray:
+    """Returns independent numbers whose second moment is one exactly: few outputs are no reason for an error."""
+    numbers = source.normal(size=shape)
+    return (numbers / np.sqrt(np.mean(numbers**2))).astype("float32")
+
+
 def measured(model: keras.Model, layers: list[Any], inputs: Any, source: np.random.Generator) -> dict[int, Any]:
     """Returns the spread of each layer's output and the second moment of the gradient there."""
     made: dict[int, list[Any]] = defaultdict(list)
@@ -98,7 +104,7 @@ def measured(model: keras.Model, layers: list[Any], inputs: Any, source: np.rand
     try:
         with tf.GradientTape() as tape:
             outputs = keras.tree.flatten(model(inputs, training=True))
-            loss = sum(tf.reduce_sum(one * source.normal(size=one.shape).astype("float32")) for one in outputs)
+            loss = sum(tf.reduce_sum(one * _unit(source, one.shape)) for one in outputs)
         firsts = {key: tensors[0] for key, tensors in made.items()}
         gradients = tape.gradient(loss, list(firsts.values()))
     finally:

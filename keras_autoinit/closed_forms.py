@@ -96,8 +96,10 @@ def _sine(variance: float, mean: float) -> tuple[float, float, float]:
 
 
 def _sine_pair(variance: float, covariance: float, mean: float) -> tuple[float, float]:
-    apart, together = math.exp(covariance - variance), math.exp(-covariance - variance) * math.cos(2 * mean)
-    return (apart - together) / 2, (apart + together) / 2
+    apart, together = math.exp(covariance - variance), math.exp(-covariance - variance)
+    # The difference of the two, halved, without cancelling where both are near one: so near zero too.
+    half = math.copysign(math.exp(abs(covariance) - variance) * -math.expm1(-2 * abs(covariance)) / 2, covariance)
+    return half + together * math.sin(mean) ** 2, (apart + together * math.cos(2 * mean)) / 2
 
 
 def _exp(exponent: float) -> float:
