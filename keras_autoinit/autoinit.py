@@ -9,18 +9,13 @@ from typing import Any
 
 import keras
 
-from keras_autoinit.by_data import Data
-from keras_autoinit.by_table import Table
-from keras_autoinit.by_theory import Theory
-from keras_autoinit.errors import PlanError, SelectionError, TrainedModelError, TrainedModelWarning
-from keras_autoinit.graphs import Graph, is_unseen, read
-from keras_autoinit.plans import Decision, Plan
+from keras_autoinit.errors import PlanError, TrainedModelError, TrainedModelWarning
+from keras_autoinit.graphs import Graph, is_unseen
+from keras_autoinit.methods import Method, method_of
+from keras_autoinit.plans import Plan
 from keras_autoinit.portability import portable
 from keras_autoinit.rewriting import rewrite
 from keras_autoinit.selection import Selection
-
-Method = Table | Theory | Data
-METHODS: dict[str, type[Table] | type[Theory] | type[Data]] = {"data": Data, "table": Table, "theory": Theory}
 
 
 class AutoInit(keras.callbacks.Callback):
@@ -67,7 +62,7 @@ class AutoInit(keras.callbacks.Callback):
         portable: bool = False,
     ) -> None:
         super().__init__()
-        self.method = _method(method)
+        self.method = method_of(method)
         self.seed = seed
         self.selection = Selection.of(include, exclude)
         self.overwrite = overwrite
@@ -113,7 +108,7 @@ class AutoInit(keras.callbacks.Callback):
         elif not isinstance(plan, Plan):
             raise PlanError(f"Expected `plan` to be a Plan. Received: {plan!r}.")
         else:
-            graph, plan = read(model, None if isinstance(self.method, Data) else inputs), self._stored(plan)
+            graph, plan = self.method.read(model, inputs), self._stored(plan)
         rewrite(plan, model, graph.places, self.overwrite, self.selection)
         self.last_plan = plan
         return plan
@@ -129,23 +124,8 @@ class AutoInit(keras.callbacks.Callback):
 
     def _planned(self, model: keras.Model, inputs: Any) -> tuple[Graph, Plan]:
         seed = secrets.randbits(31) if self.seed is None else int(self.seed)
-        graph, rows, told = self._decided(model, inputs, seed)
+        graph, rows, told = self.method.decided(model, inputs, self.selection, seed)
         return graph, self._stored(Plan(rows, (*_notes(graph, rows, self.portable), *told), seed))
-
-    def _decided(
-        self, model: keras.Model, inputs: Any, seed: int
-    ) -> tuple[Graph, tuple[Decision, ...], tuple[str, ...]]:
-        """Returns the model as it was read, the rows, and what the method has to say on the whole."""
-        if isinstance(self.method, Data):
-            graph, batch, seen = self.method.look_at(model, inputs)
-            self.selection.check(graph.places)
-            rows, told = self.method.decide(graph, self.selection, batch, seed)
-            return graph, rows, (*seen, *told)
-        graph = read(model, inputs)
-        self.selection.check(graph.places)
-        if isinstance(self.method, Theory):
-            return graph, *self.method.solve(graph, self.selection)
-        return graph, self.method.decide(graph, self.selection), ()
 
     def _stored(self, plan: Plan) -> Plan:
         """Returns the plan with what the layers are to say afterwards."""
@@ -170,14 +150,3 @@ def _notes(graph: Graph, rows: Any, portable_: bool) -> list[str]:
             f"What happens inside {part.path!r} was not seen ({part.reason}): its layers were judged one by one."
         )
     return notes
-
-
-def _method(method: Any) -> Method:
-    if isinstance(method, str) and method in METHODS:
-        return METHODS[method]()
-    if isinstance(method, (Table, Theory, Data)):
-        return method
-    names = ", ".join(repr(name) for name in sorted(METHODS))
-    raise SelectionError(
-        f"Expected `method` to be one of {names}, or an instance of Data, Table or Theory. Received: {method!r}."
-    )

@@ -15,7 +15,9 @@ from keras_autoinit.by_table import Table
 from keras_autoinit.errors import DataError
 from keras_autoinit.execution import executed, peak_elements
 from keras_autoinit.graphs import Graph, Place, read
+from keras_autoinit.inputs import as_taken
 from keras_autoinit.plans import Decision
+from keras_autoinit.progress import Progress, Verbose
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.runs import Run, rescaled
 from keras_autoinit.samples import first_samples, is_once_only, samples_in
@@ -50,9 +52,11 @@ class Data:
             (or the log odds of one class, if there is one unit).
         base: the method that chooses each weight's scheme, of which the scale is then set; the
             table when not given.
+        verbose: a progress bar: `"auto"` on work of more than two seconds, on a terminal or in a
+            notebook; 1 always, 0 never.
 
     Raises:
-        DataError: `samples` is no count, or `output_prior` holds no frequencies.
+        DataError: `samples` is no count, `output_prior` holds no frequencies, or `verbose` is none of these.
 
     Example:
         >>> Data(samples=64).samples
@@ -64,10 +68,13 @@ class Data:
     calibrate: bool = True
     output_prior: tuple[float, ...] | None = None
     base: Any = dataclasses.field(default_factory=Table)
+    verbose: Verbose = "auto"
 
     def __post_init__(self) -> None:
         if isinstance(self.samples, bool) or not isinstance(self.samples, int) or self.samples < 1:
             raise DataError(f"Expected `samples` to be an integer of 1 or more. Received: {self.samples!r}.")
+        if self.verbose not in ("auto", 0, 1):
+            raise DataError(f"Expected `verbose` to be 'auto', 0 or 1. Received: {self.verbose!r}.")
         if self.output_prior is not None:
             object.__setattr__(self, "output_prior", _frequencies(self.output_prior))
 
@@ -86,7 +93,7 @@ class Data:
                 "Expected samples, which this method measures on. Received none: call "
                 "`AutoInit('data').apply(model, x)` before `fit`; as a callback it does not see the data."
             )
-        batch = _as_taken(model, first_samples(data, self.samples))
+        batch = as_taken(model, first_samples(data, self.samples))
         number, notes = samples_in(batch), []
         if is_once_only(data):
             notes.append(
@@ -103,14 +110,32 @@ class Data:
             graph = read(model, batch, runnable=True)
         return graph, batch, notes
 
+    def read(self, model: Any, inputs: Any) -> Graph:
+        """Returns the model as it is read when scales are at hand: the samples are not needed."""
+        return read(model)
+
+    def decided(
+        self, model: Any, inputs: Any, selection: Selection, seed: int
+    ) -> tuple[Graph, tuple[Decision, ...], tuple[str, ...]]:
+        """Returns the model as it was read, one decision per weight, and notes on the whole."""
+        graph, batch, seen = self.look_at(model, inputs)
+        selection.check(graph.places)
+        rows, told = self.decide(graph, selection, batch, seed)
+        return graph, rows, (*seen, *told)
+
     def decide(
         self, graph: Graph, selection: Selection, batch: Any, seed: int
     ) -> tuple[tuple[Decision, ...], list[str]]:
         """Returns one decision per weight, and notes; runs the graph once and changes nothing."""
         rows = tuple(self.base.decide(graph, selection))
-        run = Run(graph, rows, selection, seed, self.center, self.calibrate)
-        for _ in executed(graph, batch, run.compute, run.groups):
-            pass
+        # A base that makes nothing of residual branches is followed in that.
+        shares = getattr(self.base, "residual", "balanced") == "balanced"
+        run = Run(graph, rows, selection, seed, self.center, self.calibrate, shares)
+        progress = Progress(len(graph.calls), self.verbose)
+        run.see(graph.inputs, tree.flatten(batch))
+        for call, outputs in executed(graph, batch, run.compute, run.groups):
+            run.see(call.outputs, outputs)
+            progress.step()
         biases = {**run.biases, **self._prior(graph, run.places)}
         set_ = [*_average_rows(run.averages), *_bias_rows(biases)]
         notes = [f"Scales were measured on {samples_in(batch)} samples: batch statistics as in training, dropout off."]
@@ -152,10 +177,16 @@ def _measured_row(graph: Graph, run: Run, row: Decision) -> Decision:
         reason = "Left as it is: no use of it was seen, and what it does, if anything, went into the measured scales."
         return dataclasses.replace(row, new=row.old, reason=reason)
     if measured is None:
-        return dataclasses.replace(row, reason=f"{row.reason} No scale was measured: it is not built.")
+        why = "it is not built" if row.shape is None else "nothing on the way of the samples uses it"
+        return dataclasses.replace(row, reason=f"{row.reason} No scale was measured: {why}.", output_std=None)
     new = rescaled(row, measured.factor) if measured.scaled else row.new
+    # What a base has predicted of gradients holds for its own scales.
     return dataclasses.replace(
-        row, new=new or row.new, reason=f"{row.reason} {measured.reason}", output_std=measured.output_std
+        row,
+        new=new or row.new,
+        reason=f"{row.reason} {measured.reason}",
+        output_std=measured.output_std,
+        gradient_factor=None,
     )
 
 
@@ -186,17 +217,3 @@ def _frequencies(given: Any) -> tuple[float, ...]:
     if values.ndim != 1 or not (values > 0).all():
         raise DataError(f"Expected `output_prior` to hold a positive frequency for each class. Received: {given!r}.")
     return tuple(float(value) for value in values / values.sum())
-
-
-def _as_taken(model: Any, batch: Any) -> Any:
-    """Returns a batch in the types that a model converts its inputs to."""
-    symbols = getattr(model, "inputs", None) if getattr(model, "built", False) else None
-    if not symbols:
-        return batch
-    if isinstance(batch, dict):
-        kinds = {symbol.name: symbol.dtype for symbol in symbols}
-        return {name: array.astype(kinds.get(name, array.dtype)) for name, array in batch.items()}
-    if len(tree.flatten(batch)) != len(symbols):
-        return batch
-    kinds_ = iter(symbol.dtype for symbol in symbols)
-    return tree.map_structure(lambda array: array.astype(next(kinds_)), batch)

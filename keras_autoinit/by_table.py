@@ -17,6 +17,7 @@ from keras_autoinit.draws import derived_seed
 from keras_autoinit.errors import ActivationError
 from keras_autoinit.fans import Axes
 from keras_autoinit.graphs import ATTENTION, Graph, Place, activation_of, passes
+from keras_autoinit.methods import FromGraph
 from keras_autoinit.plans import Decision
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.recommendations import ACTIVATIONS, KEPT, ROLES, UNKNOWN, Recommendation
@@ -53,7 +54,7 @@ class Feeds:
 
 
 @dataclass(frozen=True, init=False)
-class Table:
+class Table(FromGraph):
     """Chooses each scheme from a table: by the activation that a weight feeds, and its role.
 
     When to use: to begin with; it needs neither data nor shapes.
@@ -76,6 +77,10 @@ class Table:
     def __init__(self, overrides: Mapping[Any, Any] | None = None) -> None:
         rows = tuple((_checked_key(key), Recipe.of(value)) for key, value in (overrides or {}).items())
         object.__setattr__(self, "overrides", rows)
+
+    def solve(self, graph: Graph, selection: Selection) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
+        """Returns one decision per weight, and no notes."""
+        return self.decide(graph, selection), ()
 
     def decide(self, graph: Graph, selection: Selection) -> tuple[Decision, ...]:
         """Returns one decision per weight; looks, runs and changes nothing."""

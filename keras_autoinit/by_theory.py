@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from keras_autoinit.attention import mimetic_start
 from keras_autoinit.by_table import feeds_of, role_of, told
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.graphs import Graph, Place
 from keras_autoinit.linear_start import LinearStart, mirrored_decisions
+from keras_autoinit.methods import FromGraph
 from keras_autoinit.plans import Decision
+from keras_autoinit.positions import tables_start
 from keras_autoinit.prediction import Prediction, follow
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.schemes import with_axes
@@ -23,13 +26,20 @@ from keras_autoinit.solving import Fixed, Residual, Solver
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
 DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")
 RESIDUALS = ("balanced", "none", "zero")
+AttentionStart = Literal["mimetic", "plain"]
+ATTENTIONS = ("mimetic", "plain")
+# How attention starts unless asked for.
+ATTENTION_DEFAULT: AttentionStart = "plain"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
 
 
+_OPTIONS = (("attention", ATTENTIONS), ("distribution", DISTRIBUTIONS), ("residual", RESIDUALS))
+
+
 @dataclass(frozen=True)
-class Theory:
+class Theory(FromGraph):
     """Solves each scale from predicted signals: forward, backward, and between two inputs.
 
     When to use: for networks that no table row describes: unusual activations, deep stacks,
@@ -39,8 +49,10 @@ class Theory:
     al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232).
 
     Args:
-        distribution: `"truncated_normal"`, `"normal"`, `"uniform"` or `"orthogonal"`. Recurrent
-            kernels are orthogonal in any case.
+        distribution: `"orthogonal"`, `"truncated_normal"`, `"normal"` or `"uniform"`. Orthogonal
+            convolutions are delta-orthogonal in stretches of 30 weights and more. Depthwise kernels
+            and embeddings, and weights whose shape is not known yet, are truncated normal where
+            others are orthogonal; recurrent kernels are orthogonal in any case.
         residual: `"balanced"`: the branches of a chain of merges together as large as its
             trunk, so that the second moment at most doubles; `"zero"`: branches start at zero
             (Zhang et al. 2019, arXiv 1901.09321; De and Smith 2020, arXiv 2002.10444);
@@ -49,6 +61,9 @@ class Theory:
             `docs/linear_start.md`); the scales of all others are solved around them. Off unless asked
             for: in plain deep networks it makes the difference between training and not, in normalized
             and residual ones its worth has been measured on few models only.
+        attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
+            identity, the value-output product near a negative one, and learned positions as sinusoids
+            (see `docs/attention.md`); `"plain"`: as any other weight.
 
     Raises:
         SchemeError: an option is none of these.
@@ -58,12 +73,13 @@ class Theory:
         'zero'
     """
 
-    distribution: Distribution = "truncated_normal"
+    distribution: Distribution = "orthogonal"
     residual: Residual = "balanced"
     linear_start: bool = False
+    attention: AttentionStart = ATTENTION_DEFAULT
 
     def __post_init__(self) -> None:
-        for name, allowed in (("distribution", DISTRIBUTIONS), ("residual", RESIDUALS)):
+        for name, allowed in _OPTIONS:
             value = getattr(self, name)
             if value not in allowed:
                 listed = ", ".join(repr(word) for word in allowed)
@@ -85,17 +101,43 @@ class Theory:
             selection: what may be touched.
             fixed: recipes that others have chosen, by the path of the weight.
         """
-        if self.linear_start and fixed is None:
-            alone = dataclasses.replace(self, linear_start=False)
-            fixed = _mirrored(alone.decide(graph, selection), graph, selection)
-        solver = Solver.of(self.residual, graph, selection, fixed or {})
-        prediction = follow(graph, solver, solver.signals)
+        remarks: dict[str, str] = {}
+        if fixed is None:
+            fixed, remarks = self._fixed(graph, selection)
+        solver, prediction = self._followed(graph, selection, fixed)
         rows = tuple(
             _decision(self, solver, prediction, *solver.places[id(place.layer), slot.weight])
             for place in graph.places
             for slot in place.slots
         )
-        return rows, (*prediction.notes, *_stretch_notes(solver))
+        return _remarked(rows, remarks), (*prediction.notes, *_stretch_notes(solver))
+
+    def _followed(self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> tuple[Solver, Prediction]:
+        solver = Solver.of(graph, selection, fixed, self.residual, self.distribution == "orthogonal")
+        return solver, follow(graph, solver, solver.signals)
+
+    def _fixed(self, graph: Graph, selection: Selection) -> tuple[dict[str, Fixed], dict[str, str]]:
+        """Returns what the starts that are asked for choose themselves, and why they choose no more."""
+        plain = dataclasses.replace(self, linear_start=False, attention="plain")
+        fixed: dict[str, Fixed] = {}
+        remarks: dict[str, str] = {}
+        if self.linear_start:
+            fixed = _mirrored(plain.decide(graph, selection), graph, selection)
+        if self.attention == "mimetic":
+            solver, prediction = plain._followed(graph, selection, fixed)
+            paths = {key: f"{place.path}/{slot.weight}" for key, (place, slot) in solver.places.items()}
+            kept = {paths[key] for key in solver.kept if key in paths}
+            chosen, remarks = mimetic_start(graph, kept)
+            tables, others = tables_start(graph, prediction.signals, kept) if chosen else ({}, {})
+            fixed, remarks = {**fixed, **chosen, **tables}, {**remarks, **others}
+        return fixed, remarks
+
+
+def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[Decision, ...]:
+    return tuple(
+        dataclasses.replace(row, reason=f"{row.reason} {remarks[row.path]}") if row.path in remarks else row
+        for row in rows
+    )
 
 
 def _mirrored(rows: tuple[Decision, ...], graph: Graph, selection: Selection) -> dict[str, Fixed]:
@@ -107,7 +149,8 @@ def _mirrored(rows: tuple[Decision, ...], graph: Graph, selection: Selection) ->
         if part is not None and part.stretch is not None and new.new != old.new:
             wanted = old.output_std**2 if part.merges and old.output_std is not None else part.variance
             # A depthwise kernel keeps its own scheme and with it what it makes of a signal.
-            fixed[new.path] = Fixed(new.new, new.reason, wanted if part.base else None)
+            centred = part.base == "delta_orthogonal"
+            fixed[new.path] = Fixed(new.new, new.reason, wanted if part.base else None, centred=centred)
     return fixed
 
 
@@ -125,7 +168,8 @@ def _decision(theory: Theory, solver: Solver, prediction: Prediction, place: Pla
     elif power is None:
         new, reason = _recipe(theory, slot, shape, 1.0), "No signal is seen to meet it: keeps a unit signal."
     else:
-        new, reason = _recipe(theory, slot, shape, power), solver.why.get(key, "Keeps the signal.")
+        centred = solver.centred(place.layer, slot)
+        new, reason = _recipe(theory, slot, shape, power, centred), solver.why.get(key, "Keeps the signal.")
     if new != old:
         reason = told(slot, reason)
     spread, factor = _predicted(solver, prediction, place, key)
@@ -156,15 +200,17 @@ def _predicted(
     return spread, None if gradient is None else float(f"{gradient.second_moment:.6g}")
 
 
-def _recipe(theory: Theory, slot: Slot, shape: tuple[int, ...] | None, power: float) -> Recipe:
+def _recipe(theory: Theory, slot: Slot, shape: tuple[int, ...] | None, power: float, centred: bool = False) -> Recipe:
     """Returns the scheme and the gain that give a weight its power."""
     if power == 0:
         return Recipe("autoinit>zeros")
     if slot.role == "recurrent":
         return with_axes(Recipe("autoinit>orthogonal", _gain(math.sqrt(power))), slot.axes)
-    if theory.distribution == "orthogonal" and slot.role not in ("embeddings", "depthwise"):
-        widening = _widening(slot, shape)
-        return with_axes(Recipe("autoinit>orthogonal", _gain(math.sqrt(power * widening))), slot.axes)
+    # The rows of a matrix that widens are longer: its gain depends on a shape that must be known.
+    if theory.distribution == "orthogonal" and shape is not None and slot.role not in ("embeddings", "depthwise"):
+        taps = math.prod(shape[:-2]) if centred else 1
+        gain = _gain(math.sqrt(power * _widening(slot, shape, taps)))
+        return with_axes(Recipe(f"autoinit>{'delta_' * centred}orthogonal", gain), slot.axes)
     distribution = theory.distribution if theory.distribution in ("normal", "uniform") else None
     config = {**_gain(math.sqrt(power)), **({} if distribution is None else {"distribution": distribution})}
     return with_axes(Recipe("autoinit>variance_scaling", config), slot.axes)
@@ -176,11 +222,11 @@ def _gain(gain: float) -> dict[str, float]:
     return {} if rounded == 1.0 else {"gain": rounded}
 
 
-def _widening(slot: Slot, shape: tuple[int, ...] | None) -> float:
+def _widening(slot: Slot, shape: tuple[int, ...], taps: int) -> float:
     """Returns columns over rows where an orthogonal matrix has more columns: each row's length is then one."""
-    if shape is None or slot.axes is None:
+    if slot.axes is None:
         return 1.0
-    rows = math.prod(shape[axis] for axis in slot.axes.inputs)
+    rows = math.prod(shape[axis] for axis in slot.axes.inputs) / taps
     columns = math.prod(shape[axis] for axis in slot.axes.outputs if axis not in slot.axes.inputs)
     return max(1.0, columns / slot.axes.blocks / max(rows, 1))
 

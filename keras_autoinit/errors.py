@@ -7,6 +7,8 @@
     ├── SelectionError (ValueError)      a selector (`include`, `exclude`, `where`) matched nothing
     ├── DataError (ValueError)           data are missing, cannot be read, or do not fit the model
     ├── ModelTypeError (TypeError)       something that is no Keras model was handed in
+    ├── ReportError (ValueError)         a report cannot be read, or has no such layer
+    ├── UnhealthyModelError (ValueError) `raise_if_unhealthy` met a model with faults
     ├── RebuildError (ValueError)        a layer cannot be built once more from its configuration
     ├── TrainedModelError (ValueError)   the model looks trained and `overwrite=True` was not given
     └── MissingExtraError (ImportError)  an optional package is needed; says which `pip install` brings it
@@ -38,6 +40,22 @@ class SelectionError(AutoInitError, ValueError):
 
 class DataError(AutoInitError, ValueError):
     """Data are missing, cannot be read, or do not fit the model."""
+
+
+class ReportError(AutoInitError, ValueError):
+    """A report or a finding cannot be read, or holds no layer of that name."""
+
+
+class UnhealthyModelError(AutoInitError, ValueError):
+    """A model has faults; the message lists them.
+
+    Attributes:
+        report: all that was found.
+    """
+
+    def __init__(self, message: str, report: object = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ModelTypeError(AutoInitError, TypeError):

@@ -74,23 +74,24 @@ def call_plainly(calls: tuple[Call, ...], arguments: list[Arguments]) -> list[An
     return [computed(call.operation, each) for call, each in zip(calls, arguments)]
 
 
-def computed(operation: Any, arguments: Arguments, substitutes: Substitutes = ()) -> Any:
+def computed(operation: Any, arguments: Arguments, substitutes: Substitutes = (), differentiable: bool = False) -> Any:
     """Returns what an operation puts out, as in training but for dropout and noise; stores nothing.
 
     Args:
         operation: a layer or an operation.
         arguments: its arguments.
         substitutes: variables, and the value that each is to have meanwhile.
+        differentiable: whether torch is to keep what it needs for gradients.
     """
     args, kwargs = arguments
     if isinstance(operation, keras.Layer) and _takes_training(type(operation).call):
         kwargs = {**kwargs, "training": normalizes_by_batch(operation)}
-    with storing_nothing(substitutes):
+    with storing_nothing(substitutes, differentiable):
         return operation(*args, **kwargs)
 
 
 @contextlib.contextmanager
-def storing_nothing(substitutes: Substitutes = ()) -> Iterator[keras.StatelessScope]:
+def storing_nothing(substitutes: Substitutes = (), differentiable: bool = False) -> Iterator[keras.StatelessScope]:
     """Gives variables other values for a while; what is assigned to a variable meanwhile is forgotten."""
     with contextlib.ExitStack() as scopes, warnings.catch_warnings():
         # What a layer warns of here, it warns of in every other call.
@@ -98,7 +99,7 @@ def storing_nothing(substitutes: Substitutes = ()) -> Iterator[keras.StatelessSc
         if keras.config.backend() == "torch":
             import torch
 
-            scopes.enter_context(torch.no_grad())
+            scopes.enter_context(torch.enable_grad() if differentiable else torch.no_grad())
         scope = keras.StatelessScope(substitutes, collect_losses=True, initialize_variables=False)
         yield scopes.enter_context(scope)
 

@@ -46,7 +46,7 @@ def _softplus(z: np.ndarray) -> np.ndarray:
 def _gelu(z: np.ndarray, approximate: bool = False) -> np.ndarray:
     if approximate:
         return 0.5 * z * (1 + np.tanh(math.sqrt(2 / math.pi) * (z + 0.044715 * z**3)))
-    return 0.5 * z * (1 + _error_function(z / math.sqrt(2)))
+    return 0.5 * z * (1 + error_function(z / math.sqrt(2)))
 
 
 # NumPy has no error function. A polynomial about the nearest of these many points per unit is as exact
@@ -54,7 +54,8 @@ def _gelu(z: np.ndarray, approximate: bool = False) -> np.ndarray:
 ERROR_POINTS, ERROR_REACH = 128, 6
 
 
-def _error_function(z: np.ndarray) -> np.ndarray:
+def error_function(z: np.ndarray) -> np.ndarray:
+    """Returns the error function."""
     near = z.clip(-ERROR_REACH, ERROR_REACH)
     index = np.rint((near + ERROR_REACH) * ERROR_POINTS).astype(np.intp)
     away = near - (index / ERROR_POINTS - ERROR_REACH)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_autoinit.slots import Slot, slots_of
 
@@ -153,3 +154,18 @@ def _convolution_port(layer: Any, slot: Slot | None, rank: int) -> Port | None:
     strides = layer.strides if isinstance(layer.strides, (tuple, list)) else (layer.strides,)
     centred = all(side % 2 for side in sides) and all(stride == 1 for stride in strides) and max(sides) > 1
     return Port(slot, axis, axis, rows, columns, rows, columns, math.prod(sides), centred)
+
+
+def can_be_centred(layer: Any, slot: Slot) -> bool:
+    """Whether a kernel can leave every position to itself: it has a centre, loses no position and no unit."""
+    full = ports_of(layer, getattr(layer, "rank", 0) + 2)[1] if hasattr(layer, "rank") else None
+    return full is not None and full.slot == slot and full.centred and full.units_out >= full.units_in
+
+
+def has_centre_only(layer: Any, slot: Slot) -> bool:
+    """Whether of a kernel's taps only the one in the centre is not zero."""
+    if not can_be_centred(layer, slot):
+        return False
+    kernel = keras.ops.convert_to_numpy(slot.variable(layer))
+    centre = tuple(side // 2 for side in kernel.shape[:-2])
+    return bool(np.count_nonzero(kernel) == np.count_nonzero(kernel[centre]) > 0)

@@ -9,6 +9,7 @@ import keras
 
 from keras_autoinit.compositions import Composition, composed_activation, composition_at
 from keras_autoinit.graphs import Graph
+from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import activated
 from keras_autoinit.signals import Signal, added, independent
@@ -45,6 +46,10 @@ class Given:
         if variable is None or slot.axes is None:
             return 1.0
         return second_moment(variable) * slot.axes.fans(tuple(variable.shape))[0]
+
+    def centred(self, owner: Any, slot: Slot) -> bool:
+        """Whether of a convolution's taps only the one in the centre is not zero."""
+        return has_centre_only(owner, slot)
 
     def variable(self, variable: Any, base: float) -> float | None:
         """Has every variable read."""

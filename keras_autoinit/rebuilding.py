@@ -12,8 +12,11 @@ from typing import Any
 
 import keras
 
+from keras_autoinit.draws import derived_seed
 from keras_autoinit.graphs import layers_inside
 from keras_autoinit.isolation import apart, lent_chance, without_values
+from keras_autoinit.recipes import Recipe
+from keras_autoinit.schemes import seed_key
 
 
 def own_weights(layer: Any) -> list[Any]:
@@ -28,7 +31,9 @@ def own_seed_generators(layer: Any) -> list[keras.random.SeedGenerator]:
     return list(found.values())
 
 
-def starting_values(layer: Any, seed: int, within: Sequence[int] = ()) -> list[tuple[str, Any]]:
+def starting_values(
+    layer: Any, seed: int, within: Sequence[int] = (), partners: int | None = None
+) -> list[tuple[str, Any]]:
     """Returns names and new values of a layer's own weights, as if it had just been built.
 
     The layer's sublayers are made again too, but take no memory.
@@ -38,8 +43,10 @@ def starting_values(layer: Any, seed: int, within: Sequence[int] = ()) -> list[t
         seed: what is drawn depends on this seed only, not on the seeds that initializers carry.
         within: look at a layer inside this one instead: at which of its layers, at which of that
             one's, and so on.
+        partners: what is drawn by schemes whose weights belong together depends on this seed, and on the
+            name of their pair; it is `seed` where it is not given.
     """
-    work = functools.partial(_values, layer, seed, tuple(within))
+    work = functools.partial(_values, layer, seed, tuple(within), seed if partners is None else partners)
     try:
         return apart(lambda: work(without_values()))
     except ValueError:
@@ -47,17 +54,17 @@ def starting_values(layer: Any, seed: int, within: Sequence[int] = ()) -> list[t
         return apart(lambda: work(contextlib.nullcontext()))
 
 
-def _values(layer: Any, seed: int, within: tuple[int, ...], scope: Any) -> list[tuple[str, Any]]:
+def _values(layer: Any, seed: int, within: tuple[int, ...], partners: int, scope: Any) -> list[tuple[str, Any]]:
     with lent_chance(seed), scope, keras.saving.custom_object_scope(_custom_objects(layer)):
-        weights = own_weights(_rebuilt(layer, within))
+        weights = own_weights(_rebuilt(layer, within, partners))
         if set(map(id, weights)) & set(map(id, layer.weights)):
             raise ValueError(f"A copy of {layer.name!r} is not one: it holds the same weights.")
         return [(weight.name, weight.value) for weight in weights]
 
 
-def _rebuilt(layer: Any, within: tuple[int, ...]) -> Any:
+def _rebuilt(layer: Any, within: tuple[int, ...], partners: int) -> Any:
     """Returns a copy of the layer inside another, both built as far as it takes."""
-    whole = _constructed(layer)
+    whole = _constructed(layer, partners)
     if _inside(whole, within) is None:
         whole.build_from_config(layer.get_build_config())
     fresh, old = _inside(whole, within), _inside(layer, within)
@@ -82,9 +89,9 @@ def _is_complete(fresh: Any, layer: Any) -> bool:
     return isinstance(fresh, keras.Model) and len(own_weights(fresh)) == len(own_weights(layer))
 
 
-def _constructed(layer: Any) -> Any:
+def _constructed(layer: Any, partners: int) -> Any:
     kind: Any = type(layer)
-    config = _config(layer)
+    config = _config(layer, partners)
     if config is None:
         return kind(**_told_by_attributes(layer))
     try:
@@ -95,8 +102,8 @@ def _constructed(layer: Any) -> Any:
         return kind.from_config(_repaired(layer, config))
 
 
-def _config(layer: Any) -> dict[str, Any] | None:
-    """Returns a layer's configuration, without the seeds of its initializers; `None` if it has none."""
+def _config(layer: Any, partners: int) -> dict[str, Any] | None:
+    """Returns a layer's configuration, without seeds but those that pairs share; `None` if it has none."""
     with warnings.catch_warnings():
         # Keras warns that a lambda is not safe to load elsewhere; this one stays here.
         warnings.simplefilter("ignore")
@@ -104,7 +111,7 @@ def _config(layer: Any) -> dict[str, Any] | None:
             config = layer.get_config()
         except NotImplementedError:
             return None
-    return {name: _own_function(layer, name, _without_seeds(entry)) for name, entry in config.items()}
+    return {name: _own_function(layer, name, _without_seeds(entry, partners)) for name, entry in config.items()}
 
 
 def _repaired(layer: Any, config: dict[str, Any]) -> dict[str, Any]:
@@ -159,16 +166,21 @@ def _accepted(kind: Any) -> set[str]:
     return names
 
 
-def _without_seeds(entry: Any) -> Any:
-    """Takes the seeds out of every object in a part of a configuration."""
+def _without_seeds(entry: Any, partners: int) -> Any:
+    """Takes the seeds out of every object in a part of a configuration; those of a pair's weights stay equal."""
     if isinstance(entry, keras.initializers.Initializer):
         config = entry.get_config()
-        return type(entry).from_config({**config, "seed": None}) if "seed" in config else entry
+        return type(entry).from_config({**config, "seed": _seed(entry, partners)}) if "seed" in config else entry
     if isinstance(entry, dict):
         seeded = "class_name" in entry and isinstance(entry.get("config"), dict) and "seed" in entry["config"]
-        inner = {name: _without_seeds(each) for name, each in entry.items()}
-        return {**inner, "config": {**inner["config"], "seed": None}} if seeded else inner
-    return type(entry)(map(_without_seeds, entry)) if type(entry) in (list, tuple) else entry
+        inner = {name: _without_seeds(each, partners) for name, each in entry.items()}
+        return {**inner, "config": {**inner["config"], "seed": _seed(entry, partners)}} if seeded else inner
+    return type(entry)(_without_seeds(each, partners) for each in entry) if type(entry) in (list, tuple) else entry
+
+
+def _seed(initializer: Any, partners: int) -> int | None:
+    pair = seed_key(Recipe.of(initializer), "")
+    return derived_seed(partners, pair) if pair else None
 
 
 def _own_function(layer: Any, name: str, entry: Any) -> Any:

@@ -118,7 +118,7 @@ def _weights(owners: Sequence[Owner], seed: int) -> Iterator[tuple[Any, Any]]:
             seen.update(map(id, weights))
         fresh = [weight for weight in weights if id(weight) not in seen]
         if fresh:
-            made = _starting_values(owner, derived_seed(seed, owner.key))
+            made = _starting_values(owner, derived_seed(seed, owner.key), seed)
             # A layer may be handed a weight of another, which a copy of it may have or lack.
             alone = [weight for weight in weights if holders[id(weight)] == 1]
             pairs = _pairs(weights, made) or _pairs(fresh, made) or _pairs(alone, made)
@@ -131,31 +131,31 @@ def _weights(owners: Sequence[Owner], seed: int) -> Iterator[tuple[Any, Any]]:
             raise _misfit(owner, weights, [])
 
 
-def _starting_values(owner: Owner, seed: int) -> list[tuple[str, Any]]:
+def _starting_values(owner: Owner, seed: int, partners: int) -> list[tuple[str, Any]]:
     mode = getattr(owner.layer, "quantization_mode", None)
     if mode not in _DRAWN_QUANTIZED:
         raise _error(owner, f"It has been quantized ({mode}), which leaves nothing to draw from: reinitialize before.")
     if isinstance(owner.layer, _CARRIERS):
         raise _error(owner, "Its configuration carries its weights: put a new layer in its place.")
     try:
-        return starting_values(owner.layer, seed)
+        return starting_values(owner.layer, seed, (), partners)
     except Exception as error:
         # Whatever a user's own class raises. What holds the layer may know better how to make it.
-        made = _made_by_holder(owner, seed)
+        made = _made_by_holder(owner, seed, partners)
         if made is not None:
             return made
         reason = str(error).strip().rpartition("\n")[2]
         raise _error(owner, f"Doing so raised {type(error).__name__}: {reason} {_ADVICE}") from error
 
 
-def _made_by_holder(owner: Owner, seed: int) -> list[tuple[str, Any]] | None:
+def _made_by_holder(owner: Owner, seed: int, partners: int) -> list[tuple[str, Any]] | None:
     """Returns what the layer starts from in a copy of the nearest container that can be built once more."""
     within: list[int] = []
     while owner.holder is not None:
         within.insert(0, [id(layer) for layer in layers_inside(owner.holder.layer)].index(id(owner.layer)))
         owner = owner.holder
         with contextlib.suppress(Exception):
-            return starting_values(owner.layer, seed, within)
+            return starting_values(owner.layer, seed, within, partners)
     return None
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from keras_autoinit.plans import COLUMNS, Plan, plain_table
 from keras_autoinit.recommendations import ACTIVATIONS, KEPT, ROLES, Recommendation
+from keras_autoinit.reports import Report
 from keras_autoinit.schemes import REGISTRY
+from keras_autoinit.words import FINDING_COLUMNS, SIGNAL_COLUMNS, finding_cells, signal_cells
 
 _GAINS = {"none": "", "own": "own gain", "slope": "slope in the gain"}
 
@@ -15,6 +17,15 @@ _GAINS = {"none": "", "own": "own gain", "slope": "slope in the gain"}
 def show_plan(plan: Plan) -> None:
     """Prints a plan."""
     show(COLUMNS, [row.cells() for row in plan], [plan.summary(), *plan.notes])
+
+
+def show_report(report: Report) -> None:
+    """Prints a report: what was measured, then what is wrong with it."""
+    show(SIGNAL_COLUMNS, [signal_cells(row) for row in report.signals])
+    if report.findings:
+        show(FINDING_COLUMNS, [finding_cells(finding) for finding in report])
+    for line in (report.summary(), *report.signals.notes):
+        print(line)
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:

@@ -42,11 +42,11 @@ class Response:
 
     def covariance(self, correlation: float) -> float:
         """Returns `E f(z) f(z')` for two Gaussians of this correlation."""
-        return _series(self.powers, self.second_moment, correlation)
+        return series(self.powers, self.second_moment, correlation)
 
     def slope_covariance(self, correlation: float) -> float:
         """Returns `E f'(z) f'(z')`."""
-        return _series(self.slope_powers, self.slope, correlation)
+        return series(self.slope_powers, self.slope, correlation)
 
 
 @functools.lru_cache(maxsize=4096)
@@ -58,7 +58,7 @@ def respond(function: Activation, mean: float, variance: float) -> Response:
         mean: the Gaussian's mean.
         variance: its variance; at zero the Gaussian is one number.
     """
-    z, weights, polynomials = _grid()
+    z, weights, polynomials = hermite_grid()
     spread = math.sqrt(max(variance, 1e-24))
     assert function.function is not None
     with np.errstate(all="ignore"):
@@ -78,7 +78,18 @@ def respond(function: Activation, mean: float, variance: float) -> Response:
     )
 
 
-def _series(powers: tuple[float, ...], total: float, correlation: float) -> float:
+def input_variance(function: Activation, wanted: float) -> float:
+    """Returns the variance of a Gaussian without mean of which an activation makes this second moment, by bisection."""
+    low, high = math.log(1e-6), math.log(1e4)
+    for _ in range(24):
+        middle = (low + high) / 2
+        made = respond(function, 0.0, float(f"{math.exp(middle):.6g}")).second_moment
+        low, high = (middle, high) if made < wanted else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def series(powers: tuple[float, ...], total: float, correlation: float) -> float:
+    """Returns `sum_k a_k^2 c^k`, what is beyond the known orders counted as the next one."""
     c = min(max(correlation, -1.0), 1.0)
     if c == 0:
         return powers[0]
@@ -89,7 +100,7 @@ def _series(powers: tuple[float, ...], total: float, correlation: float) -> floa
 
 
 @functools.cache
-def _grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def hermite_grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns nodes, weights that sum to one, and normalized Hermite polynomials on the nodes."""
     z = np.linspace(-REACH, REACH, NODES)
     weights = np.exp(-(z**2) / 2)

@@ -17,7 +17,7 @@ from keras_autoinit.graphs import Place, shared_argument
 from keras_autoinit.optimizers import first_state, optimized_variables
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
-from keras_autoinit.schemes import Scheme, make, unseeded
+from keras_autoinit.schemes import Scheme, make, seed_key, unseeded
 from keras_autoinit.selection import Selection
 from keras_autoinit.slots import Slot
 from keras_autoinit.training import constant_weights, judged_places, signs_of_training
@@ -171,7 +171,7 @@ def drawn_ahead(targets: list[Target], plan_seed: int) -> Iterator[tuple[Target,
 
 
 def _seed(target: Target, plan_seed: int) -> int:
-    return derived_seed(plan_seed, f"{target.place.key}/{target.slot.weight}")
+    return derived_seed(plan_seed, seed_key(target.row.new, f"{target.place.key}/{target.slot.weight}"))
 
 
 def values_of(target: Target, plan_seed: int) -> Any:

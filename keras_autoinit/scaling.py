@@ -1,4 +1,4 @@
-"""Gives the weights of one layer the scale at which its output on a batch has unit spread.
+"""Gives the weights of one layer the scale at which its output on a batch has the spread that is wanted.
 
 A layer's output is linear in its kernel, so one computation is enough: the output is scaled with
 the weight, not computed again. Layers of which that is not known are computed a few times more.
@@ -6,6 +6,7 @@ the weight, not computed again. Layers of which that is not known are computed a
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from keras_autoinit.execution import Arguments, computed
 from keras_autoinit.spreads import pooled_std
 from keras_autoinit.twins import activated, is_own, without_activation
 
-# A layer that is scaled by trial is computed this often at most, and is done when its spread is this near one.
+# A layer that is scaled by trial is computed this often at most, and is done when its spread is this near the target.
 TRIALS = 8
 NEAR = 2e-4
 
@@ -71,6 +72,8 @@ class Task:
         weights: the weights to be scaled.
         fixed: variables that are to have another value meanwhile.
         center: whether the bias is to take away each unit's mean.
+        target: the standard deviation that the output is to have.
+        why: why that is not one, a sentence.
     """
 
     operation: Any
@@ -78,6 +81,8 @@ class Task:
     weights: tuple[Weight, ...]
     fixed: tuple[tuple[Any, Any], ...] = ()
     center: bool = False
+    target: float = 1.0
+    why: str = ""
 
     def run(self, factors: Mapping[str, float] | float = 1.0, operation: Any = None, **fixed: Any) -> list[Any]:
         """Returns what each call puts out with the weights multiplied by these factors."""
@@ -96,7 +101,7 @@ class Outcome:
 
 @functools.singledispatch
 def scaled(operation: Any, task: Task) -> Outcome:
-    """Scales the weights of an operation together until its output has unit spread, and computes it.
+    """Scales the weights of an operation together until its output has its target's spread, and computes it.
 
     Registered on the class of the operation; one that is not known is scaled by trial.
     """
@@ -105,15 +110,16 @@ def scaled(operation: Any, task: Task) -> Outcome:
     for _ in range(TRIALS):
         outputs = task.run(factor, without_activation(operation))
         spread = pooled_std(outputs)
-        if not is_usable(spread) or abs(spread - 1) < NEAR:
+        off = spread / task.target
+        if not is_usable(spread) or abs(off - 1) < NEAR:
             break
         degree = 1.0 if last is None else math.log(spread / last[1]) / math.log(factor / last[0])
         if last is not None and abs(degree) < 0.1:
             reason = "Its layer's output hardly depends on its scale, which is kept."
             return Outcome(task.run(), _all(task, Measured(1.0, reason, pooled_std(task.run()))))
         last = (factor, spread)
-        factor *= spread ** (-1 / degree)
-    if not is_usable(spread) or abs(spread - 1) >= NEAR:
+        factor *= off ** (-1 / degree)
+    if not is_usable(spread) or abs(spread / task.target - 1) >= NEAR:
         return _unscaled(task, spread)
     outputs = [activated(operation, each) for each in outputs]
     return Outcome(outputs, _all(task, Measured(factor, _together(task), spread, True)))
@@ -133,19 +139,19 @@ def _linear(layer: Any, task: Task) -> Outcome:
     first = pooled_std(outputs)
     if not is_usable(first):
         return _unscaled(task, first)
-    factor = 1 / first
+    factor = task.target / first
     if biased:
         whole = task.run(1.0, bare)
-        solved = _beside(outputs, [ops.subtract(w, o) for w, o in zip(whole, outputs)])
+        solved = _beside(outputs, [ops.subtract(w, o) for w, o in zip(whole, outputs)], task.target)
         if solved is None:
-            reason = "The layer's bias alone spreads its output by more than 1: the scale is kept."
+            reason = f"The layer's bias alone spreads its output by more than {task.target:.3g}: the scale is kept."
             return Outcome(task.run(), _all(task, Measured(1.0, reason, pooled_std(whole))))
         factor = solved
         outputs = task.run(factor, bare)
         spread, outputs = pooled_std(outputs), [activated(layer, each) for each in outputs]
     else:
-        spread, outputs = 1.0, [activated(layer, each, factor) for each in outputs]
-    return Outcome(outputs, _all(task, Measured(factor, _had(first), spread, True)))
+        spread, outputs = task.target, [activated(layer, each, factor) for each in outputs]
+    return Outcome(outputs, _all(task, Measured(factor, _had(first, task.why), spread, True)))
 
 
 for _kind in (
@@ -181,7 +187,7 @@ def _separable(layer: Any, task: Task) -> Outcome:
             Measured(factor, _had(spread), 1.0, True) if is_usable(spread) else Measured(1.0, _why_not(spread))
         )
         fixed = (*fixed, (depthwise.variable, multiplied(depthwise.value, factor)))
-    rest = Task(task.operation, task.arguments, pointwise, fixed, task.center)
+    rest = dataclasses.replace(task, weights=pointwise, fixed=fixed)
     outcome = _linear(layer, rest) if pointwise else Outcome(rest.run())
     return Outcome(outcome.outputs, {**measured, **outcome.measured})
 
@@ -251,9 +257,10 @@ def _centered(layer: Any, task: Task, outputs: list[Any], bias: Any) -> Outcome:
     spread = pooled_std(outputs)
     if not is_usable(spread):
         return _unscaled(task, spread)
-    start = -np.asarray(ops.convert_to_numpy(mean), np.float64).reshape(bias.shape) / spread
-    outputs = [activated(layer, each, 1 / spread) for each in outputs]
-    return Outcome(outputs, _all(task, Measured(1 / spread, _had(spread), 1.0, True, start)))
+    factor = task.target / spread
+    start = -np.asarray(ops.convert_to_numpy(mean), np.float64).reshape(bias.shape) * factor
+    outputs = [activated(layer, each, factor) for each in outputs]
+    return Outcome(outputs, _all(task, Measured(factor, _had(spread, task.why), task.target, True, start)))
 
 
 def _unit_axes(layer: Any, output: Any, bias: Any) -> tuple[int, ...]:
@@ -265,37 +272,36 @@ def _unit_axes(layer: Any, output: Any, bias: Any) -> tuple[int, ...]:
     return tuple(axis for axis, length in enumerate(lengths) if length == 1)
 
 
-def _beside(outputs: list[Any], biases: list[Any]) -> float | None:
-    """Returns the factor at which outputs, beside a bias that is not scaled, have unit spread together."""
+def _beside(outputs: list[Any], biases: list[Any], target: float) -> float | None:
+    """Returns the factor at which outputs, beside a bias that is not scaled, have the target's spread together."""
     plain, bias = pooled_std(outputs) ** 2, pooled_std(biases) ** 2
     both = pooled_std([ops.add(o, b) for o, b in zip(outputs, biases)]) ** 2
     shared = (both - plain - bias) / 2
-    inside = shared**2 - plain * (bias - 1)
+    inside = shared**2 - plain * (bias - target**2)
     factor = (math.sqrt(inside) - shared) / plain if inside >= 0 else 0.0
     return factor if factor > 0 else None
 
 
 def _unscaled(task: Task, spread: float) -> Outcome:
-    return Outcome(task.run(), _all(task, Measured(1.0, _why_not(spread), spread if math.isfinite(spread) else None)))
+    known = spread if math.isfinite(spread) else None
+    return Outcome(task.run(), _all(task, Measured(1.0, _why_not(spread, task.target), known)))
 
 
-def _why_not(spread: float) -> str:
+def _why_not(spread: float, target: float = 1.0) -> str:
     if not math.isfinite(spread):
         return "The scale is kept: what it makes on this batch is not finite."
     if not is_usable(spread):
         return "The scale is kept: what it makes on this batch is constant."
-    return f"The scale is kept: trials brought its output's spread to {spread:.3g} and not to 1."
+    return f"The scale is kept: trials brought its output's spread to {spread:.3g} and not to {target:.3g}."
 
 
-def _had(spread: float) -> str:
-    return f"Scaled by its output on the batch, whose spread was {spread:.3g}."
+def _had(spread: float, why: str = "") -> str:
+    return f"Scaled by its output on the batch, whose spread was {spread:.3g}. {why}".rstrip()
 
 
 def _together(task: Task) -> str:
-    alone = len(task.weights) == 1
-    return (
-        "Scaled by trial on the output." if alone else "Scaled by trial on the output, with its layer's other weights."
-    )
+    how = "." if len(task.weights) == 1 else ", with its layer's other weights."
+    return f"Scaled by trial on the output{how} {task.why}".rstrip()
 
 
 def _all(task: Task, measured: Measured) -> dict[str, Measured]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,8 @@ class Signal:
         bent: the activation that made the signal, and the signal that it was made from.
         profile: for each axis, how the second moment is spread over it, with mean one; `None` where
             it is the same everywhere. Borders, which kernels meet with fewer taps, are fainter.
+        law: of a rectified signal that others have been added to, how it is distributed.
+        parts: of the sum of a rectified signal and another, the law of the first, and the second.
     """
 
     second_moment: float
@@ -39,6 +41,8 @@ class Signal:
     along: tuple[float, ...] = ()
     bent: Any = field(default=None, repr=False, compare=False)
     profile: tuple[Any, ...] = field(default=(), repr=False, compare=False)
+    law: Any = field(default=None, repr=False, compare=False)
+    parts: tuple[Any, Signal] | None = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -65,10 +69,13 @@ class Signal:
             profile[axis] = None
         return Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile))
 
-    def agreeing(self, axis: int) -> Signal:
-        """Returns the signal as seen by pairs that differ on one axis: their agreement stands for the square."""
-        here = self.along[axis]
-        return Signal(here, self.mean, tuple(min(here, value) for value in self.along))
+    def agreement(self, axes: Iterable[int]) -> float:
+        """Returns how far entries agree that differ on some axes."""
+        values = [self.along[axis] for axis in axes]
+        least = min((value for value in values if value >= 0), default=self.second_moment)
+        opposed = min((value for value in values if value < 0), default=None)
+        # What sums to nothing over one axis does so wherever it stands on the others.
+        return least if opposed is None or not self.second_moment else least * opposed / self.second_moment
 
     def with_axes(self, along: Sequence[float]) -> Signal:
         """Returns the signal with other axes."""
@@ -97,23 +104,23 @@ def _agreement(array: np.ndarray, axis: int) -> float:
     return (count * means - float((array**2).mean())) / (count - 1)
 
 
-def averaged(signal: Signal, sizes: Mapping[int, float]) -> float:
-    """Returns the second moment of an average of this many entries on each of some axes."""
+def averaged(signal: Signal, sizes: Mapping[int, float], apart: Sequence[int] = ()) -> float:
+    """Returns the second moment of an average of this many entries on each of some axes.
+
+    Of two averages, the product, if they stand apart on other axes.
+    """
     axes = [axis for axis, size in sizes.items() if size > 1]
     total = 0.0
     for chosen in itertools.product((False, True), repeat=len(axes)):
-        weight, agreement = 1.0, signal.second_moment
-        for axis, differs in zip(axes, chosen):
-            share = 1 / sizes[axis]
-            weight *= 1 - share if differs else share
-            agreement = min(agreement, signal.along[axis]) if differs else agreement
-        total += weight * agreement
+        differing = [axis for axis, differs in zip(axes, chosen) if differs]
+        weight = math.prod(1 - 1 / sizes[axis] if differs else 1 / sizes[axis] for axis, differs in zip(axes, chosen))
+        total += weight * signal.agreement({*differing, *apart})
     return total
 
 
 def averaged_signal(signal: Signal, sizes: Mapping[int, float]) -> Signal:
     """Returns the average of entries on some axes, with all axes kept."""
-    along = tuple(averaged(signal.agreeing(axis), sizes) for axis in range(len(signal.along)))
+    along = tuple(averaged(signal, sizes, (axis,)) for axis in range(len(signal.along)))
     return Signal(averaged(signal, sizes), signal.mean, along)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from keras_autoinit.activations import Activation
 from keras_autoinit.by_table import beside_tied, kept_weights
 from keras_autoinit.graphs import Call, Graph, Place
+from keras_autoinit.linear_start import DEEP
+from keras_autoinit.ports import can_be_centred, has_centre_only
 from keras_autoinit.prediction import second_moment
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.recommendations import ROLES
-from keras_autoinit.responses import respond
+from keras_autoinit.responses import input_variance
 from keras_autoinit.selection import Selection
 from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
@@ -35,19 +36,28 @@ class Fixed:
         second_moment: that of what the weight makes, where it is known; predicted from the
             recipe's power otherwise.
         power: fan-in times the second moment of the weight.
+        centred: whether only the centre tap of a convolution is not zero.
     """
 
     recipe: Recipe
     reason: str
     second_moment: float | None = None
     power: float = 1.0
+    centred: bool = False
 
 
 @dataclass
 class Solver:
-    """Decides the power of each weight when the signal first meets it."""
+    """Decides the power of each weight when the signal first meets it.
+
+    Args:
+        residual: how large branches are.
+        orthogonal: whether matrices are to be orthogonal: the convolutions of deep stretches then
+            are so at their centre tap only.
+    """
 
     residual: Residual
+    orthogonal: bool
     graph: Graph
     structure: Structure
     places: dict[tuple[int, str], tuple[Place, Slot]]
@@ -60,7 +70,14 @@ class Solver:
     why: dict[tuple[int, str], str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, residual: Residual, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> Solver:
+    def of(
+        cls,
+        graph: Graph,
+        selection: Selection,
+        fixed: Mapping[str, Fixed],
+        residual: Residual = "balanced",
+        orthogonal: bool = False,
+    ) -> Solver:
         """Reads off the graph what each weight is for."""
         places = {
             (id(place.layer), slot.weight): (place, beside_tied(graph, place, slot))
@@ -73,6 +90,7 @@ class Solver:
         mixing = {id(call) for calls in uses.values() for call in calls}
         return cls(
             residual,
+            orthogonal,
             graph,
             structure_of(graph, [call for call in graph.calls if id(call) in mixing]),
             places,
@@ -90,6 +108,20 @@ class Solver:
         if key not in self.powers:
             self.powers[key] = self._decided(key, owner, slot, base)
         return self.powers[key] * self._fans_apart(key, owner, slot)
+
+    def centred(self, owner: Any, slot: Slot) -> bool:
+        """Whether only the centre tap of a convolution is not zero."""
+        key = self.of_variables.get(id(slot.variable(owner)), (id(owner), slot.weight))
+        if key in self.fixed:
+            return self.fixed[key].centred
+        if key in self.kept or key not in self.places:
+            return has_centre_only(owner, slot)
+        return self.orthogonal and self._is_deep(key) and can_be_centred(owner, slot)
+
+    def _is_deep(self, key: tuple[int, str]) -> bool:
+        """Whether every call of a weight stands in a stretch of so many that positions had better not mix."""
+        stretches = [self.structure.stretches.get(id(call)) for call in self.uses[key]]
+        return bool(stretches) and all(one is not None and len(one.activations) >= DEEP for one in stretches)
 
     def _fans_apart(self, key: tuple[int, str], owner: Any, slot: Slot) -> float:
         """Returns the fan-in that the caller counts, over that by which the power was decided."""
@@ -164,7 +196,7 @@ class Solver:
             return None
         wanted, why = self._into_merge(Fate("merge", fate.made or 0, merge.call))
         assert fate.activation is not None
-        return _input_for(fate.activation, wanted), why
+        return input_variance(fate.activation, wanted), why
 
     def _into_merge(self, fate: Fate) -> tuple[float, str]:
         merge = self.structure.merges[id(fate.call)]
@@ -181,16 +213,6 @@ class Solver:
         return size * share, (
             f"Residual branch, one of {merge.length} on its trunk: together they at most double the second moment."
         )
-
-
-def _input_for(function: Activation, wanted: float) -> float:
-    """Returns the variance at which an activation puts out a second moment, by bisection."""
-    low, high = math.log(1e-6), math.log(1e4)
-    for _ in range(24):
-        middle = (low + high) / 2
-        made = respond(function, 0.0, float(f"{math.exp(middle):.6g}")).second_moment
-        low, high = (middle, high) if made < wanted else (low, middle)
-    return math.exp((low + high) / 2)
 
 
 def _power_now(owner: Any, slot: Slot) -> float:

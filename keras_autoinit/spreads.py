@@ -24,7 +24,8 @@ def pooled_std(outputs: Sequence[Any]) -> float:
         >>> round(pooled_std([np.array([0.0, 2.0]), np.array([4.0])]), 4)
         1.633
     """
-    tensors = [each for each in map(ops.convert_to_tensor, tree.flatten(list(outputs))) if _is_float(each)]
+    made = [each for each in tree.flatten(list(outputs)) if each is not None]
+    tensors = [each for each in map(ops.convert_to_tensor, made) if _is_float(each)]
     number = sum(math.prod(each.shape) for each in tensors)
     if not number:
         return math.nan

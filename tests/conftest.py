@@ -11,16 +11,29 @@ import pytest
 hypothesis.settings.register_profile("fixed", derandomize=True)
 hypothesis.settings.load_profile("fixed")
 
-# Tests of what computes with NumPy alone: one run of them is enough, and TensorFlow's is it.
+# Tests of what computes with NumPy alone, or turns records into text, pages and files: one run of
+# them is enough, and TensorFlow's is it. The programs among them train, which takes long on JAX.
 BACKEND_FREE = {
+    "test_cli.py",
     "test_closed_forms.py",
     "test_criticality.py",
+    "test_demo.py",
     "test_draws.py",
+    "test_examples.py",
     "test_fans.py",
+    "test_golden_plans.py",
     "test_import_ranks.py",
     "test_integrals.py",
     "test_moments.py",
+    "test_pages.py",
+    "test_plans.py",
+    "test_progress.py",
+    "test_public_surface.py",
+    "test_recipes.py",
     "test_recommendations.py",
+    "test_rectified.py",
+    "test_rendering.py",
+    "test_selection.py",
 }
 
 

@@ -28,14 +28,14 @@ class Specimen:
     length: int = 6
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def inputs(self, model: keras.Model) -> Any:
-        """Returns a batch of two: structure, types and sizes as the model asks for."""
+    def inputs(self, model: keras.Model, number: int = 2) -> Any:
+        """Returns a batch of so many: structure, types and sizes as the model asks for."""
         source = np.random.default_rng(0)
-        return keras.tree.map_structure(lambda tensor: self._sample(tensor, source), model.input)
+        return keras.tree.map_structure(lambda tensor: self._sample(tensor, source, number), model.input)
 
-    def _sample(self, tensor: keras.KerasTensor, source: np.random.Generator) -> np.ndarray:
+    def _sample(self, tensor: keras.KerasTensor, source: np.random.Generator, number: int) -> np.ndarray:
         open_ = (size or self.length for size in tensor.shape[1:])
-        shape = self.shapes.get(tensor.name, (2, *open_))
+        shape = (number, *self.shapes.get(tensor.name, (number, *open_))[1:])
         if "mask" in tensor.name:
             return np.ones(shape, tensor.dtype)
         if "int" in tensor.dtype:

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_autoinit import Plan
+from keras_autoinit import Plan, Report
 from keras_autoinit.cli import main
 
 # Beside the interpreter, which need not be on the path.
@@ -69,6 +69,41 @@ def test_apply_leaves_the_source_and_no_other_file(saved, capsys, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.keras", "out.keras"]
 
 
+def test_apply_by_data_gives_unit_spread(saved, capsys, tmp_path):
+    x = np.random.default_rng(0).gamma(0.5, size=(64, 8)).astype("float32")
+    np.savez(tmp_path / "x.npz", x)
+    given = ("--method", "data", "--data", tmp_path / "x.npz")
+    assert run(capsys, "apply", saved, "-o", tmp_path / "out.keras", *given)[0] == 0
+    assert (x @ kernels(tmp_path / "out.keras")[0]).std() == pytest.approx(1, abs=1e-3)
+    assert (
+        "Scaled by its output" in json.loads(run(capsys, "plan", saved, "--json", *given)[1])["decisions"][0]["reason"]
+    )
+
+
+def test_samples_for_several_inputs_come_under_their_names(capsys, tmp_path):
+    inputs = [keras.Input((3,), name="left"), keras.Input((3,), name="right")]
+    keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Concatenate()(inputs))).save(tmp_path / "two.keras")
+    array = np.random.default_rng(0).normal(size=(8, 3))
+    for names, code in ((("left", "right"), 0), (("left", "wrong"), 2)):
+        np.savez(tmp_path / "x.npz", **dict.fromkeys(names, array))
+        got, _, error = run(capsys, "plan", tmp_path / "two.keras", "--method", "data", "--data", tmp_path / "x.npz")
+        assert (got, "left, right" in error) == (code, code == 2)
+
+
+def test_apply_by_theory(saved, capsys, tmp_path):
+    assert run(capsys, "apply", saved, "-o", tmp_path / "out.keras", "--method", "theory")[0] == 0
+    assert "Unit second moment before relu" in run(capsys, "plan", saved, "--method", "theory", "--json")[1]
+
+
+@pytest.mark.parametrize(
+    "given", [("--method", "data"), ("--data", "x.npz"), ("--method", "data", "--data", "none.npz")]
+)
+def test_samples_go_with_the_method_data(saved, capsys, given):
+    code, _, error = run(capsys, "plan", saved, *given)
+    assert code == 2
+    assert "--data X.npz with --method data" in error or "Cannot read none.npz" in error
+
+
 def test_apply_portable(saved, capsys, tmp_path):
     assert run(capsys, "apply", saved, "-o", tmp_path / "out.keras", "--portable")[0] == 0
     config = json.dumps(keras.saving.load_model(tmp_path / "out.keras").get_config())
@@ -90,9 +125,37 @@ def test_a_trained_model_is_refused_unless_told(trained, capsys, tmp_path):
     assert run(capsys, "apply", trained, "-o", tmp_path / "out.keras", "--overwrite")[0] == 0
 
 
+@pytest.fixture
+def dead(tmp_path):
+    hidden = keras.layers.Dense(16, "relu", bias_initializer=keras.initializers.Constant(-10.0), name="hidden")
+    keras.Sequential([keras.Input((8,)), hidden, keras.layers.Dense(2)]).save(tmp_path / "dead.keras")
+    return tmp_path / "dead.keras"
+
+
+def test_diagnose_exits_with_one_where_a_model_is_not_healthy(dead, saved, capsys, tmp_path):
+    code, out, _ = run(capsys, "diagnose", dead)
+    assert (code, "dead_units" in out, "not healthy (1 error)" in out) == (1, True, True)
+    assert run(capsys, "diagnose", dead, "--fail-on", "never")[0] == 0
+    assert run(capsys, "diagnose", saved)[0] == 0
+    code, out, _ = run(capsys, "diagnose", dead, "--json", "--fail-on", "error")
+    assert (code, Report.from_json(out).findings[0].layer) == (1, "hidden")
+
+
+def test_diagnose_takes_data_and_writes_a_page(saved, capsys, tmp_path):
+    np.savez(tmp_path / "data.npz", x=np.ones((20, 8), "float32"))
+    page = tmp_path / "page.html"
+    code, out, _ = run(capsys, "diagnose", saved, "--data", tmp_path / "data.npz", "--html", page, "--fail-on", "error")
+    assert (code, "16 given samples" in out, page.read_text()[:15]) == (0, True, "<!doctype html>")
+    assert run(capsys, "diagnose", saved, "--html", page)[0] == 1
+    assert run(capsys, "diagnose", saved, "--html", page, "--replace")[0] == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["diagnose", "nowhere.keras"],
+        ["diagnose", "MODEL", "--data", "nowhere.npz"],
+        ["diagnose", "MODEL", "--html", "nowhere/page.html"],
         ["plan", "nowhere.keras"],
         ["apply", "MODEL", "-o", "out.h5"],
         ["apply", "MODEL", "-o", "nowhere/out.keras"],

@@ -318,3 +318,19 @@ def test_class_names_become_keras_names(name, snake):
         **({"units": 1} if name in ("LSTM", "Dense") else {})
         or ({"filters": 1, "kernel_size": 1} if "Conv" in name else {})
     ).name.startswith(snake)
+
+
+def test_an_inner_model_is_given_inputs_of_its_rank_as_keras_does():
+    column = keras.Input((1,))
+    inner = keras.Model(column, keras.layers.Dense(3, name="dense")(column))
+    outer = keras.Input((), name="outer")
+    graph = read(keras.Model(outer, inner(outer)), np.ones(5, "float32"))
+    assert [[graph.specs[number].shape for number in call.outputs] for call in graph.calls] == [[(5, 1)], [(5, 3)]]
+
+
+def test_shapes_have_the_size_of_the_batch_that_is_given():
+    x = keras.Input((4, 6))
+    model = keras.Model(x, keras.layers.MultiHeadAttention(2, 3)(x, x))
+    for number in (2, 5):
+        graph = read(model, np.ones((number, 4, 6), "float32"))
+        assert {graph.specs[tensor].shape[0] for call in graph.calls for tensor in call.outputs} == {number}

@@ -1,5 +1,6 @@
 """What users may import is a promise: kept complete, sorted, documented and cheap to import."""
 
+import ast
 import doctest
 import inspect
 import subprocess
@@ -20,7 +21,7 @@ def test_all_is_sorted_and_complete():
     exported = {
         name
         for name, thing in vars(keras_autoinit).items()
-        if not name.startswith("_") and (inspect.isclass(thing) or inspect.isfunction(thing))
+        if not name.startswith("_") and getattr(thing, "__module__", "").startswith("keras_autoinit")
     }
     assert exported <= set(names)
 
@@ -44,6 +45,25 @@ def test_errors_derive_from_what_a_stranger_would_catch():
     for thing in DOCUMENTED:
         if inspect.isclass(thing) and issubclass(thing, keras_autoinit.AutoInitError):
             assert thing is keras_autoinit.AutoInitError or issubclass(thing, (ValueError, TypeError, ImportError))
+
+
+def test_what_is_loaded_on_demand_is_what_type_checkers_see():
+    tree = ast.parse(inspect.getsource(keras_autoinit))
+    (seen,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = {alias.name: node.module.split(".", 1)[1] for node in seen.body for alias in node.names}
+    assert imports == keras_autoinit._LAZY
+    assert set(imports) <= set(keras_autoinit.__all__)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'autoinit_'"):
+        keras_autoinit.autoinit_  # noqa: B018
+
+
+def test_importing_the_package_loads_no_method_but_the_table():
+    code = "import sys, keras_autoinit; print(sorted(n for n in sys.modules if n.startswith('keras_autoinit.by_')))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == "['keras_autoinit.by_table']\n"
 
 
 def test_the_package_imports_no_extra():

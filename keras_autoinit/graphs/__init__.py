@@ -12,7 +12,7 @@ import keras
 from keras import tree
 
 from keras_autoinit.errors import ModelTypeError
-from keras_autoinit.graphs.expansion import Arguments, Reader, closed, functional_of, keep_whole, refs_in
+from keras_autoinit.graphs.expansion import BATCH, Arguments, Reader, closed, functional_of, keep_whole, refs_in
 from keras_autoinit.graphs.operations import ATTENTION, activation_of, adds, is_elementwise, passes
 from keras_autoinit.graphs.places import is_unseen, layers_inside, shared_argument, walk
 from keras_autoinit.graphs.records import Call, Graph, Opaque, Place, Ref, Spec, snake_case
@@ -62,7 +62,7 @@ def read(model: Any, inputs: Any = None, runnable: bool = False) -> Graph:
     if given is not None and not is_built(model):
         _build(model, given)
     places = tuple(walk(model))
-    reader = Reader({id(place.layer): place.path for place in places}, runnable)
+    reader = Reader({id(place.layer): place.path for place in places}, runnable, _batch_of(given))
     with untraced([model, *(place.layer for place in places)]):
         symbols = _recorded_inputs(model) if given is None else ((given,), {})
         arguments = tree.map_structure(lambda symbol: reader.tensor(closed(symbol)), symbols)
@@ -71,6 +71,12 @@ def read(model: Any, inputs: Any = None, runnable: bool = False) -> Graph:
     calls, opaque = tuple(reader.calls), tuple(reader.opaque)
     read_ = Graph(places, calls, given_, made_, reader.specs, reader.expanded, opaque, reader.constants)
     return with_uses(read_)
+
+
+def _batch_of(given: Any) -> int:
+    """Returns how many samples the inputs hold, or what stands in for that."""
+    shapes = [tuple(symbol.shape) for symbol in tree.flatten(given) if symbol is not None]
+    return shapes[0][0] or BATCH if shapes and shapes[0] else BATCH
 
 
 def is_built(model: keras.Model) -> bool:

@@ -36,9 +36,10 @@ class Reader:
         paths: where each layer stands, by its `id`.
         runnable: whether the calls are to be computed with other weights than the model has: what a
             layer turns into numbers before it meets a symbol is then no part of them.
+        batch: stands in for the size of the batch where a shape leaves it open.
     """
 
-    def __init__(self, paths: dict[int, str], runnable: bool = False) -> None:
+    def __init__(self, paths: dict[int, str], runnable: bool = False, batch: int = BATCH) -> None:
         self.calls: list[Call] = []
         self.opaque: list[Opaque] = []
         self.specs: dict[int, Spec] = {}
@@ -46,6 +47,7 @@ class Reader:
         self.constants: dict[int, Any] = {}
         self._paths = paths
         self._runnable = runnable
+        self._batch = batch
         self._within: Any = None
         self._fresh = itertools.count()
 
@@ -89,6 +91,7 @@ class Reader:
 
     def nodes(self, model: Any, given: list[Any]) -> list[Ref]:
         """Adds the nodes that a Functional model has recorded, on these input tensors."""
+        given = [self._of_rank(tensor, ref) for tensor, ref in zip(model.inputs, given)]
         symbols = dict(zip(map(id, model.inputs), given))
         exact = all(self._fits(tensor, ref) for tensor, ref in zip(model.inputs, given))
         exact = exact and all(is_told(tensor) for tensor in model.outputs)
@@ -101,6 +104,18 @@ class Reader:
     def _node(self, node: Any, symbols: dict[int, Any], exact: bool) -> None:
         made = self.expand(node.operation, filled(node.arguments, symbols), node.outputs, exact)
         symbols.update(zip(map(id, node.outputs), made))
+
+    def _of_rank(self, tensor: Any, ref: Any) -> Any:
+        """Returns an input with a last axis of one more or less, where a Functional model adds or drops that."""
+        spec = self.specs.get(ref.number) if isinstance(ref, Ref) else None
+        rank = len(tensor.shape)
+        if spec is not None and len(spec.shape) == rank - 1 and tensor.shape[-1] == 1:
+            shape = (*spec.shape, 1)
+        elif spec is not None and len(spec.shape) == rank + 1 and spec.shape[-1] == 1:
+            shape = spec.shape[:-1]
+        else:
+            return ref
+        return self._leaf(keras.layers.Reshape(shape[1:], name="rank"), ((ref,), {}), None, False)[0]
 
     def _fits(self, tensor: Any, ref: Any) -> bool:
         """Whether a tensor has the shape that a model was made for, but for the size of the batch."""
@@ -168,13 +183,18 @@ class Reader:
         return ref
 
     def _leaf(self, operation: Any, arguments: Arguments, outputs: list[Any] | None, exact: bool) -> list[Ref]:
-        holds = exact and outputs is not None and all(map(is_told, outputs))
+        given = tuple(ref.number for ref in refs_in(arguments))
+        holds = exact and outputs is not None and all(map(is_told, outputs)) and self._keep_batch(given)
         if not holds or type(operation).__name__ in _MERGING:
             outputs = self._outputs_now(operation, arguments) or outputs
-        made = [self.tensor()] if outputs is None else [self.tensor(closed(tensor)) for tensor in outputs]
-        given = tuple(ref.number for ref in refs_in(arguments))
+        made = [self.tensor()] if outputs is None else [self.tensor(closed(each, self._batch)) for each in outputs]
         self.calls.append(Call(operation, given, tuple(ref.number for ref in made), *arguments, self._within))
         return made
+
+    def _keep_batch(self, tensors: Iterable[int]) -> bool:
+        """Whether the first axis of these tensors is the batch, and no axis that holds it and more."""
+        shapes = (self.specs[number].shape for number in tensors if number in self.specs)
+        return all(shape[:1] == (self._batch,) for shape in shapes)
 
     def _symbols(self, arguments: Arguments) -> Arguments:
         """Returns the arguments with a fresh symbolic tensor for each `Ref`, one for each number."""
@@ -248,10 +268,10 @@ def is_told(tensor: Any) -> bool:
     return None not in tuple(tensor.shape)[1:]
 
 
-def closed(tensor: Any) -> Spec:
+def closed(tensor: Any, batch: int = BATCH) -> Spec:
     """Returns the shape of a symbolic tensor with what it leaves open filled in."""
     shape = tuple(tensor.shape)
-    sizes = tuple((LENGTH if axis else BATCH) if size is None else size for axis, size in enumerate(shape))
+    sizes = tuple((LENGTH if axis else batch) if size is None else size for axis, size in enumerate(shape))
     return Spec(sizes, keras.backend.standardize_dtype(tensor.dtype))
 
 

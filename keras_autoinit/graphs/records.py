@@ -154,6 +154,21 @@ class Graph:
         """Returns the operations that take a variable as an argument."""
         return self._uses.get(id(variable), [])
 
+    def computing(self, place: Place, variable: Any) -> set[int]:
+        """Returns the operations that compute with a weight, by `id`.
+
+        Those it is handed to, its layer, or what holds that, where the inside of it was not seen.
+        """
+        found = {id(call.operation) for call in self.uses(variable)}
+        places = {id(each.layer): each for each in self.places}
+        holder: Place | None = place
+        while holder is not None and not found:
+            found = {id(call.operation) for call in self.calls_of(holder.layer)}
+            if id(holder.layer) in self.expanded:
+                break
+            holder = places.get(id(holder.parent))
+        return found
+
     def made_by(self, layer: keras.Layer) -> list[int]:
         """Returns the tensors that a layer puts out, whether it was looked into or not."""
         made = [tensor for call in self.calls_of(layer) for tensor in call.outputs]

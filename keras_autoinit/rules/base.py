@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from keras import tree
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
+from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import respond
 from keras_autoinit.signals import Shape, Signal, constant
 from keras_autoinit.slots import Slot
@@ -33,6 +35,9 @@ class Weights(Protocol):
             slot: the weight.
             base: the second moment of what the weight makes if its power is one.
         """
+
+    def centred(self, owner: Any, slot: Slot) -> bool:
+        """Whether of a convolution's taps only the one in the centre is not zero."""
 
     def variable(self, variable: Any, base: float) -> float | None:
         """Returns the second moment of a variable's entries, or `None` to have it read."""
@@ -209,6 +214,8 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     """Returns what an activation makes of a signal, and what it makes of a gradient."""
     if function.linear or function.function is None:
         return signal, lambda gradient: gradient
+    if signal.parts is not None and function == RELU:
+        return _rectified_again(signal, *signal.parts)
     response = respond(function, signal.mean, signal.variance)
     correlations = [_correlation(signal, value) for value in signal.along]
     along = tuple(map(response.covariance, correlations))
@@ -226,6 +233,18 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
         )
 
     return made, back
+
+
+def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
+    found = rectified_sum(law, other)
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        along = tuple(value * slope for value, slope in zip(gradient.along, found.slopes))
+        return Signal(gradient.second_moment * found.slope, 0.0, along, profile=gradient.profile)
+
+    return dataclasses.replace(found.whole, profile=signal.profile), back
 
 
 def _correlation(signal: Signal, agreement: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import activation_of
+from keras_autoinit.rectified import RELU, Law, rectified
 from keras_autoinit.rules.base import (
     Context,
     Effect,
@@ -135,6 +137,7 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     }
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
+    made = dataclasses.replace(made, parts=_rectified_part(list(firsts.values()), list(times.values())))
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
@@ -144,6 +147,24 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
         )
 
     return Effect((made,), backward)
+
+
+def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[Law, Signal] | None:
+    """Returns the law of a rectified signal and what is added to it, where a sum is of two such."""
+    if factors != [1.0, 1.0] or operands[0].shape != operands[1].shape:
+        return None
+    one, other = operands
+    first, second = _law_of(one.signal), _law_of(other.signal)
+    if first is not None and second is None:
+        return first, other.signal
+    return (second, one.signal) if second is not None and first is None else None
+
+
+def _law_of(signal: Signal) -> Law | None:
+    if signal.law is None and signal.bent is not None and signal.bent[0] == RELU:
+        return rectified(signal.bent[1])
+    law: Law | None = signal.law
+    return law
 
 
 def _to(gradient: Signal | None, shape: Shape, wanted: Shape) -> Signal | None:

@@ -33,7 +33,9 @@ def dense(context: Context) -> Effect:
 def convolution(context: Context) -> Effect:
     """Sums over taps and channels; a tap beyond the border meets nothing."""
     (slot, *_) = slots_of(context.layer)
-    return _mixed(context, slot, None, _taps(context))
+    # Zeros beside the centre tap meet neither a neighbour nor a border.
+    alone = context.layer.padding == "same" and context.weights.centred(context.layer, slot)
+    return _mixed(context, slot, None, {} if alone else _taps(context))
 
 
 @for_layers("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")

@@ -87,7 +87,8 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
     """
     signal, layer = context.signal, context.layer
     sizes = {axis: _size(context.shape_in(), axis) / (groups or {}).get(axis, 1.0) for axis in axes}
-    centre = averaged_signal(signal, sizes) if centred else Signal(0.0, 0.0, (0.0,) * len(signal.along))
+    whole = [axis for axis in axes if axis not in (groups or {})]
+    centre = _centre(signal, sizes, whole) if centred else signal.times(0.0)
     variance = max(signal.second_moment - centre.second_moment, 0.0)
     gamma = _second_moment(getattr(layer, "gamma", getattr(layer, "scale", None)))
     epsilon = float(getattr(layer, "epsilon", 1e-6) or 0.0)
@@ -109,7 +110,7 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
         gradient = gradients[0]
         if gradient is None:
             return (None,)
-        lost = averaged_signal(gradient, sizes) if centred else gradient.times(0.0)
+        lost = _centre(gradient, sizes, whole) if centred else gradient.times(0.0)
         # The share that grows with the signal, too, changes nothing behind the normalization.
         unit = made.times(1 / math.sqrt(made.second_moment)) if made.second_moment > 0 else made
         along_signal = averaged(multiplied([gradient, unit]), sizes)
@@ -119,6 +120,13 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
         return (scale(back, factor) if units is None else _by_unit(back, units, gamma / (variance * shares + epsilon)),)
 
     return Effect((made,), backward)
+
+
+def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Signal:
+    """Returns the mean over some axes, which is the same for all entries of those that are taken whole."""
+    mean = averaged_signal(signal, sizes)
+    along = (mean.second_moment if axis in whole else value for axis, value in enumerate(mean.along))
+    return dataclasses.replace(mean, along=tuple(along))
 
 
 def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:

@@ -1,8 +1,10 @@
 """Schemes: `keras.initializers` subclasses, registered as `autoinit>name`, one family a file."""
 
-from keras_autoinit.schemes.base import REGISTRY, AxesScheme, Scheme, make, unseeded, with_axes
+from keras_autoinit.schemes.base import REGISTRY, AxesScheme, Scheme, make, seed_key, unseeded, with_axes
 from keras_autoinit.schemes.constants import Constant, Ones, Zeros
 from keras_autoinit.schemes.matrices import DeltaOrthogonal, Dirac, Identity, Orthogonal, Sparse
+from keras_autoinit.schemes.mimetic import Mimetic
+from keras_autoinit.schemes.positions import Sinusoids
 from keras_autoinit.schemes.random import RandomNormal, RandomUniform, TruncatedNormal
 from keras_autoinit.schemes.scaled import (
     HeNormal,
@@ -27,12 +29,14 @@ __all__ = [
     "Identity",
     "LecunNormal",
     "LecunUniform",
+    "Mimetic",
     "Mirrored",
     "Ones",
     "Orthogonal",
     "RandomNormal",
     "RandomUniform",
     "Scheme",
+    "Sinusoids",
     "Sparse",
     "TruncatedNormal",
     "VarianceScaling",
@@ -41,6 +45,7 @@ __all__ = [
     "Zeros",
     "can_be_base",
     "make",
+    "seed_key",
     "unseeded",
     "with_axes",
 ]

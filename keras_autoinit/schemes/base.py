@@ -44,6 +44,8 @@ class Scheme(keras.initializers.Initializer):
     """An initializer of this package: prints itself, compares by configuration, draws from `draws`."""
 
     names: ClassVar[tuple[str, ...]] = ()
+    # Whether weights with the same `pair` draw from one seed, of which each takes a part.
+    paired: ClassVar[bool] = False
 
     def draw(self, shape: tuple[int, ...], seed: Seed, **options: Any) -> np.ndarray:
         """Returns the values as a NumPy array; the options are those of `draws.fill`."""
@@ -272,6 +274,11 @@ def with_axes(recipe: Recipe, axes: Axes | None) -> Recipe:
     if "groups" in accepted and "blocks" in config:
         config["groups"] = config.pop("blocks")
     return Recipe(recipe.name, {**{key: value for key, value in config.items() if key in accepted}, **recipe.config})
+
+
+def seed_key(recipe: Recipe, own: str) -> str:
+    """Returns what a weight's seed is derived from: its own key, or the name of the pair that it belongs to."""
+    return str(recipe.config.get("pair") or own) if getattr(kind_of(recipe), "paired", False) else own
 
 
 def make(recipe: Recipe, seed: int | None = None) -> keras.Initializer:

@@ -262,7 +262,8 @@ def _mirrored(
 
 def _bases() -> set[type[Any]]:
     """Returns the schemes that can draw the matrix of another."""
-    return {kind for kind in REGISTRY.values() if issubclass(kind, AxesScheme) and not issubclass(kind, _Structured)}
+    drawing = {kind for kind in REGISTRY.values() if issubclass(kind, AxesScheme)}
+    return {kind for kind in drawing if not kind.paired and not issubclass(kind, _Structured)}
 
 
 def can_be_base(name: str) -> bool:

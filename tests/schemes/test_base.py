@@ -29,6 +29,7 @@ from keras_autoinit import (
     Identity,
     LecunNormal,
     LecunUniform,
+    Mimetic,
     Mirrored,
     Ones,
     Orthogonal,
@@ -36,6 +37,7 @@ from keras_autoinit import (
     RandomUniform,
     Recipe,
     SchemeError,
+    Sinusoids,
     Sparse,
     TruncatedNormal,
     VarianceScaling,
@@ -85,10 +87,13 @@ ROWS = [
     Row(Dirac, {"groups": 2}, (3, 3, 4, 8), math.sqrt(8 / 288), FIXED),
     Row(Sparse, {"nonzeros": 10}, (300, 200), 1 / math.sqrt(300), NORMAL, 10 * 200),
     Row(ICNR, {"factor": 2, "gain": 0.5}, (3, 3, 20, 64), 0.5 * math.sqrt(2 / 180), TRUNCATED, 9 * 20 * 16),
+    # The singular values of a square Gaussian matrix have the mean 8 / (3 pi), by the quarter-circle law.
+    Row(Mimetic, {"role": "value", "alpha": 1.0, "beta": 0.0}, (60, 60), math.sqrt(8 / (3 * math.pi) / 60), NORMAL),
+    Row(Sinusoids, {"scale": 0.5, "period": 100.0}, (30, 20), 0.5 / math.sqrt(2), FIXED),
     Row(Mirrored, {"pairs_in": 8, "pairs_out": 12}, (16, 24), 1 / math.sqrt(12), FIXED),
 ]
 NAMES = [row.kind.names[0] for row in ROWS]
-SEEDED = [row for row in ROWS if row.kind not in (Zeros, Ones, Constant, Identity, Dirac)]
+SEEDED = [row for row in ROWS if row.kind not in (Zeros, Ones, Constant, Identity, Dirac, Sinusoids)]
 SEEDED_NAMES = [row.kind.names[0] for row in SEEDED]
 
 every_scheme = pytest.mark.parametrize("row", ROWS, ids=NAMES)

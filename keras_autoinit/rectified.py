@@ -1,0 +1,137 @@
+"""Rectified signals with something added: the trunk of a residual network, which is no Gaussian any more.
+
+A Gaussian of the same mean and variance would be cut off below zero again at every ReLU; in truth
+what has been rectified once is left nearly as it is by the next ones, with the little that each
+branch adds. So the law of the trunk is kept as it is: a rising function of one Gaussian, by its
+values on a grid.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from keras_autoinit.activations import activation
+from keras_autoinit.functions import error_function
+from keras_autoinit.responses import hermite_grid, series
+from keras_autoinit.signals import Signal
+
+RELU = activation("relu")
+
+# Points at which the distribution of a sum is computed; between them it is taken for straight.
+POINTS = 401
+# In spreads of what is added: beyond, nothing is.
+REACH = 5.0
+SQRT2 = math.sqrt(2)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A rising function of one Gaussian.
+
+    Attributes:
+        values: the function on the nodes of `hermite_grid`.
+        correlations: for each axis, that of the Gaussians of two entries that differ there.
+    """
+
+    values: np.ndarray
+    correlations: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RectifiedSum:
+    """What `relu` makes of a rectified signal and another that is added to it.
+
+    Attributes:
+        whole: its mean, its second moment, and how it agrees with itself.
+        slopes: for each axis, `E f' f'` of two entries that differ there.
+        slope: `E f'^2`.
+    """
+
+    whole: Signal
+    slopes: tuple[float, ...]
+    slope: float
+
+
+def rectified(source: Signal) -> Law:
+    """Returns the law of a rectified Gaussian."""
+    z, _, _ = hermite_grid()
+    values = np.maximum(source.mean + math.sqrt(source.variance) * z, 0.0)
+    return Law(values, tuple(_correlation(source, value) for value in source.along))
+
+
+def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
+    """Integrates over both: `other`, a Gaussian, by formula, the rectified signal on the grid."""
+    _, weights, polynomials = hermite_grid()
+    x = law.values + other.mean
+    spread = math.sqrt(max(other.variance, 1e-24))
+    above = 0.5 * (1 + error_function(x / spread / SQRT2))
+    density = np.exp(-((x / spread) ** 2) / 2) / math.sqrt(2 * math.pi)
+    means = x * above + spread * density
+    squares = (x**2 + spread**2) * above + x * spread * density
+    by_mean = _partial(polynomials @ (weights * means), float(weights @ means**2), float(weights @ squares))
+    by_slope = _partial(polynomials @ (weights * above), float(weights @ above**2), float(weights @ above))
+    pairs = [(one, _correlation(other, two)) for one, two in zip(law.correlations, other.along)]
+    along = tuple(by_mean.covariance(*pair) for pair in pairs)
+    whole = Signal(by_mean.total, float(weights @ means), along, law=_law(x, spread, along))
+    return RectifiedSum(whole, tuple(by_slope.covariance(*pair) for pair in pairs), by_slope.total)
+
+
+@dataclass(frozen=True)
+class _Partial:
+    """A function of two Gaussians of which one has been averaged over.
+
+    Attributes:
+        powers: its squared Hermite coefficients in the other one.
+        known: the sum of all of them.
+        total: its second moment over both.
+    """
+
+    powers: tuple[float, ...]
+    known: float
+    total: float
+
+    def covariance(self, first: float, second: float) -> float:
+        """Returns `E f f'`; what the averaged Gaussian adds is taken for linear in its correlation."""
+        return series(self.powers, self.known, first) + (self.total - self.known) * second
+
+
+def _partial(coefficients: np.ndarray, known: float, total: float) -> _Partial:
+    return _Partial(tuple((coefficients**2).tolist()), known, total)
+
+
+def _correlation(signal: Signal, agreement: float) -> float:
+    return (agreement - signal.mean**2) / signal.variance if signal.variance > 1e-24 else 0.0
+
+
+def _law(x: np.ndarray, spread: float, along: tuple[float, ...]) -> Law:
+    """Returns the law of `max(x + b, 0)`: the quantile function of what it makes, with what is below zero at zero."""
+    _, weights, polynomials = hermite_grid()
+    y = np.linspace(0.0, max(float(x.max()) + REACH * spread, 1e-12), POINTS)
+    # Nodes that stand together, at zero above all, are one.
+    places, index = np.unique(x, return_inverse=True)
+    masses = np.bincount(index, weights)
+    below = 0.5 * (1 + error_function((y[:, None] - places) / spread / SQRT2)) @ masses
+    values = np.interp(_cumulated(), below, y)
+    coefficients = polynomials @ (weights * values)
+    powers, total = tuple((coefficients**2).tolist()), float(weights @ values**2)
+    return Law(values, tuple(_correlation_for(powers, total, value) for value in along))
+
+
+@functools.cache
+def _cumulated() -> np.ndarray:
+    """Returns the share of a Gaussian below each node."""
+    z, _, _ = hermite_grid()
+    return 0.5 * (1 + error_function(z / SQRT2))
+
+
+def _correlation_for(powers: tuple[float, ...], total: float, covariance: float) -> float:
+    """Returns the correlation at which a function of two Gaussians has a covariance, by bisection."""
+    low, high = -1.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if series(powers, total, middle) < covariance else (low, middle)
+    return (low + high) / 2

@@ -1,0 +1,59 @@
+"""The trunk of a residual network against a million draws of it."""
+
+import math
+
+import numpy as np
+import pytest
+
+from keras_autoinit.rectified import rectified, rectified_sum
+from keras_autoinit.signals import Signal
+
+DRAWS = 1_000_000
+
+
+def normals(chance, correlation):
+    """Returns unit Gaussians in pairs."""
+    first, second = chance.standard_normal((2, DRAWS))
+    return first, correlation * first + math.sqrt(1 - correlation**2) * second
+
+
+def test_one_block_is_exact_but_for_what_the_branch_correlates():
+    chance = np.random.default_rng(0)
+    u, w = normals(chance, 0.4)
+    b, d = normals(chance, 0.0)
+    found = rectified_sum(rectified(Signal(1.09, 0.3, (0.49,))), Signal(0.25, 0.0, (0.0,)))
+    z = np.maximum(u + 0.3, 0) + 0.5 * b
+    y = np.maximum(w + 0.3, 0) + 0.5 * d
+    made, other = np.maximum(z, 0), np.maximum(y, 0)
+    # Five standard errors of a mean of a million.
+    for predicted, values in (
+        (found.whole.mean, made),
+        (found.whole.second_moment, made**2),
+        (found.whole.along[0], made * other),
+        (found.slope, z > 0),
+        (found.slopes[0], (z > 0) & (y > 0)),
+    ):
+        assert abs(predicted - values.mean()) < 5 * values.std() / math.sqrt(DRAWS)
+
+
+@pytest.mark.parametrize("size", [0.1, 0.3, 1.0])
+def test_over_sixteen_blocks_it_stays_so(size):
+    chance = np.random.default_rng(1)
+    law, drawn = rectified(Signal(1.0, 0.0, (0.0,))), np.maximum(chance.standard_normal((2, 200_000)), 0)
+    for _ in range(16):
+        found = rectified_sum(law, Signal(size**2, 0.0, (0.0,)))
+        z = drawn + size * chance.standard_normal(drawn.shape)
+        drawn, law = np.maximum(z, 0), found.whole.law
+        # The first draws' chance deviation, five standard errors of 400,000, is carried along.
+        assert found.whole.mean == pytest.approx(drawn.mean(), rel=0.01)
+        assert found.whole.second_moment == pytest.approx((drawn**2).mean(), rel=0.02)
+        assert found.slope == pytest.approx((z > 0).mean(), rel=0.01)
+        assert found.whole.along[0] == pytest.approx((drawn[0] * drawn[1]).mean(), rel=0.02)
+
+
+def test_the_law_says_what_the_moments_say():
+    whole = rectified_sum(rectified(Signal(1.0, 0.0, (0.2, 0.7))), Signal(0.3, 0.0, (0.0, 0.2))).whole
+    again = rectified_sum(whole.law, Signal(0.0, 0.0, (0.0, 0.0))).whole
+    assert again.mean == pytest.approx(whole.mean, rel=2e-3)
+    assert again.second_moment == pytest.approx(whole.second_moment, rel=2e-3)
+    assert again.along == pytest.approx(whole.along, rel=5e-3)
