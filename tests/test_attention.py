@@ -5,7 +5,6 @@ still be partners, after a redraw too. Where the paper's reasons do not hold, th
 """
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 from keras import layers
@@ -17,6 +16,12 @@ WIDTH, TOKENS, HEADS, SIZE = 32, 10, 4, 8
 MIMETIC = Theory(attention="mimetic")
 # The mean diagonal of a product of plain starts, whose entries have a spread of about 1 / sqrt(d), has one of 1 / d.
 CHANCE = 5 / WIDTH
+
+
+@pytest.fixture
+def keras_hub():
+    """Not an extra of the README's test command, so asked for where a test needs it."""
+    return pytest.importorskip("keras_hub")
 
 
 class Positions(layers.Layer):
@@ -210,8 +215,16 @@ def test_a_bare_table_of_positions_has_the_spread_of_its_tokens():
     assert np.sqrt(np.mean(table**2)) == pytest.approx(plan["tokens/kernel"].output_std, rel=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["hub", "embedding"])
-def test_a_layer_of_positions_is_found(kind):
+def assert_positions_are_sinusoids(layer):
+    """Fails unless the table of a layer that adds positions, and it alone, starts as sines."""
+    plan = AutoInit(MIMETIC, seed=1).apply(transformer(multi_head(), positions=layer))
+    found = [row for row in plan if row.new.name == "autoinit>sinusoids"]
+    assert [row.path.partition("/")[0] for row in found] == ["positions"]
+    assert "Sines and cosines" in found[0].reason
+    assert f"{plan['tokens/kernel'].output_std:.3g}" in found[0].reason
+
+
+def test_a_layer_of_positions_is_found():
     class Own(layers.Layer):
         def __init__(self, **config):
             super().__init__(**config)
@@ -220,15 +233,12 @@ def test_a_layer_of_positions_is_found(kind):
         def call(self, x):
             return x + self.table(keras.ops.arange(TOKENS))
 
-    def of_hub(x):
-        return x + keras_hub.layers.PositionEmbedding(TOKENS, name="positions")(x)
+    assert_positions_are_sinusoids(Own(name="positions"))
 
-    model = transformer(multi_head(), positions=of_hub if kind == "hub" else Own(name="positions"))
-    plan = AutoInit(MIMETIC, seed=1).apply(model)
-    found = [row for row in plan if row.new.name == "autoinit>sinusoids"]
-    assert [row.path.partition("/")[0] for row in found] == ["positions"]
-    assert "Sines and cosines" in found[0].reason
-    assert f"{plan['tokens/kernel'].output_std:.3g}" in found[0].reason
+
+def test_a_layer_of_positions_of_keras_hub_is_found(keras_hub):
+    table = keras_hub.layers.PositionEmbedding(TOKENS, name="positions")
+    assert_positions_are_sinusoids(lambda x: x + table(x))
 
 
 def test_what_is_no_position_is_no_sinusoid():
@@ -243,7 +253,7 @@ def test_what_is_no_position_is_no_sinusoid():
 # --- Layers of Keras Hub ---
 
 
-def test_a_vision_transformer_of_keras_hub():
+def test_a_vision_transformer_of_keras_hub(keras_hub):
     model = keras_hub.models.ViTBackbone((28, 28, 1), 4, 1, 2, 16, 32)
     plan = AutoInit(MIMETIC, seed=1).apply(model)
     names = {row.path.rpartition("/")[0].rpartition("/")[2]: row.new.name for row in plan if row.role != "bias"}
@@ -258,7 +268,7 @@ def attention_of(model):
     return next(one for one in model._flatten_layers() if isinstance(one, layers.MultiHeadAttention))
 
 
-def test_a_causal_model_of_keras_hub_and_its_tied_table():
+def test_a_causal_model_of_keras_hub_and_its_tied_table(keras_hub):
     model = keras_hub.models.GPT2Backbone(50, 1, 2, 16, 32, max_sequence_length=TOKENS)
     plan = AutoInit(MIMETIC, seed=1).apply(model, {name: np.zeros((2, TOKENS), "int32") for name in model.input})
     assert plan["transformer_layer_0/self_attention/query/kernel"].new.name == "autoinit>mimetic"
@@ -268,7 +278,7 @@ def test_a_causal_model_of_keras_hub_and_its_tied_table():
     assert_partners(kernels(attention_of(model)))
 
 
-def test_stacked_kernels_and_shared_keys_of_keras_hub():
+def test_stacked_kernels_and_shared_keys_of_keras_hub(keras_hub):
     model = keras_hub.models.GemmaBackbone(50, 1, 4, 2, 16, 32, head_dim=8)
     AutoInit(MIMETIC, seed=1).apply(model, {name: np.zeros((2, TOKENS), "int32") for name in model.input})
     attention = model.get_layer("decoder_block_0").attention
