@@ -88,40 +88,49 @@ ACTIONS = {"forward": forward, "plan": decide, "apply": act, "peer": peer}
 
 
 def measure(name: str, action: str, repeats: int) -> None:
-    """Prints the seconds and the peak memory of one action, for `in_a_process`."""
+    """Prints the peak memory of one action, and its seconds and processor seconds beside a forward pass's.
+
+    Memory is that of the first call in a process: what later ones find in pieces is the allocator's
+    affair. The seconds are the least disturbed of calls that take turns with forward passes.
+    """
     model, batch = MODELS[name]()
-    seconds, cpu = [], []
-    for _ in range(repeats):
-        start = time.perf_counter(), time.process_time()
-        ACTIONS[action](model, batch)
-        seconds.append(time.perf_counter() - start[0])
-        cpu.append(time.process_time() - start[1])
-    print(min(seconds), min(cpu), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    first = seconds(ACTIONS[action], model, batch)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    turns = [(seconds(forward, model, batch), seconds(ACTIONS[action], model, batch)) for _ in range(repeats)]
+    for each in zip(*turns) if turns else [[first]]:
+        wall, cpu = map(min, zip(*each))
+        print(wall, cpu)
+    print(peak)
 
 
-def in_a_process(name: str, action: str, repeats: int) -> tuple[float, float, float]:
-    """Returns seconds, processor seconds (the least disturbed run's) and peak memory in MiB."""
+def seconds(action: Callable[..., None], model: keras.Model, batch: Any) -> tuple[float, float]:
+    start = time.perf_counter(), time.process_time()
+    action(model, batch)
+    return time.perf_counter() - start[0], time.process_time() - start[1]
+
+
+def in_a_process(name: str, action: str, repeats: int) -> list[float]:
+    """Returns what `measure` prints."""
     command = [sys.executable, __file__, "--measure", name, action, str(repeats)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(done.stderr)
-    seconds, cpu, memory = map(float, done.stdout.split()[-3:])
-    return seconds, cpu, memory
+    return [float(word) for word in done.stdout.split()]
 
 
 def report(name: str, repeats: int, with_peer: bool) -> None:
-    once, cpu_once, memory_once = in_a_process(name, "forward", repeats)
+    *_, memory_once = in_a_process(name, "forward", 0)
     for action in ("plan", "apply"):
-        seconds, cpu, memory = in_a_process(name, action, repeats)
+        once, cpu_once, wall, cpu, memory = in_a_process(name, action, repeats)
         print(
-            f"{name:13} {action:6} {seconds:7.2f} s = {seconds / once:5.2f} forward passes of {once:.2f} s "
+            f"{name:13} {action:6} {wall:7.2f} s = {wall / once:5.2f} forward passes of {once:.2f} s "
             f"(wanted {PASSES}; {cpu / cpu_once:.2f} "
             f"in processor time), peak {memory:.0f} MiB = {memory / memory_once:.2f} x (wanted {MEMORY})",
             flush=True,
         )
     if with_peer and name in WITH_PEER:
-        theirs, *_ = in_a_process(name, "peer", 1)
-        print(f"{name:13} peer   {theirs:7.2f} s = {theirs / seconds:.0f} x apply (wanted {PEER})", flush=True)
+        theirs, *_ = in_a_process(name, "peer", 0)
+        print(f"{name:13} peer   {theirs:7.2f} s = {theirs / wall:.0f} x apply (wanted {PEER})", flush=True)
 
 
 def main() -> None:

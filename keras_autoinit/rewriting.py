@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_autoinit.draws import available_threads, derived_seed
+from keras_autoinit.draws import BLOCK, available_threads, derived_seed
 from keras_autoinit.errors import PlanError, TrainedModelError
 from keras_autoinit.graphs import Place, shared_argument
 from keras_autoinit.optimizers import first_state, optimized_variables
@@ -162,12 +163,22 @@ def drawn_ahead(targets: list[Target], plan_seed: int) -> Iterator[tuple[Target,
     waiting: deque[tuple[Target, keras.Initializer, Future[Any]]] = deque()
     with ThreadPoolExecutor(available_threads()) as pool:
         for target, initializer in jobs:
-            waiting.append((target, initializer, pool.submit(_values, target, initializer)))
+            waiting.append((target, initializer, _begun(pool, target, initializer)))
             if len(waiting) > 2 * available_threads():
                 target, initializer, values = waiting.popleft()
                 yield target, initializer, values.result()
         for target, initializer, values in waiting:
             yield target, initializer, values.result()
+
+
+def _begun(pool: ThreadPoolExecutor, target: Target, initializer: keras.Initializer) -> Future[Any]:
+    """Returns the values to come; handing a small draw to a thread would take longer than drawing."""
+    variable = target.variable
+    if variable is not None and math.prod(variable.shape) > BLOCK:
+        return pool.submit(_values, target, initializer)
+    done: Future[Any] = Future()
+    done.set_result(_values(target, initializer))
+    return done
 
 
 def _seed(target: Target, plan_seed: int) -> int:
@@ -185,7 +196,7 @@ def values_of(target: Target, plan_seed: int) -> Any:
 
 def _values(target: Target, initializer: keras.Initializer, threads: int | None = 1) -> Any:
     """Returns a scheme's values as a NumPy array; others draw when they are assigned."""
-    variable = target.slot.variable(target.place.layer)
+    variable = target.variable
     if variable is None or not isinstance(initializer, Scheme):
         return None
     return initializer.array(tuple(variable.shape), variable.dtype, threads=threads)

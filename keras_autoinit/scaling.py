@@ -130,7 +130,7 @@ def _linear(layer: Any, task: Task) -> Outcome:
     if not is_own(layer) or len(task.weights) != 1:
         return scaled.dispatch(object)(layer, task)
     bias: Any = getattr(layer, "bias", None)
-    biased = bias is not None and bool(np.any(ops.convert_to_numpy(_value(bias, task.fixed))))
+    biased = bias is not None and _is_set(bias, task.fixed)
     bare = without_activation(layer)
     off = [(bias, ops.zeros(bias.shape, bias.dtype))] if biased else ()
     outputs = task.run(1.0, bare, also=off)
@@ -315,6 +315,12 @@ def _factor(factors: Mapping[str, float] | float, weight: Weight) -> float:
 def multiplied(value: Any, factor: float) -> Any:
     """Returns an array times a number, in the array's precision."""
     return value if factor == 1 else value * value.dtype.type(factor)
+
+
+def _is_set(bias: Any, fixed: Sequence[tuple[Any, Any]]) -> bool:
+    """Whether a bias holds anything but zeros."""
+    value = _value(bias, fixed)
+    return bool((value.numpy() if value is bias else ops.convert_to_numpy(value)).any())
 
 
 def _value(variable: Any, fixed: Sequence[tuple[Any, Any]]) -> Any:

@@ -69,6 +69,6 @@ def _forget_bias(start: Any, length: int) -> np.ndarray:
 
 
 def _has_moved(variable: keras.Variable, start: Any) -> bool:
-    values = np.asarray(keras.ops.convert_to_numpy(variable))
+    values = variable.numpy()
     # In the precision of both: Keras draws the constants of a float64 weight in float32.
     return bool((values.astype(np.float32) != np.asarray(start, values.dtype).astype(np.float32)).any())

@@ -61,13 +61,17 @@ def values_of(variable: keras.Variable) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(variable)).astype(np.float64)
 
 
+# Most of what a layer's attributes are: passed over at once.
+_HOLD_NOTHING = frozenset({bool, float, int, str, type(None)})
+
+
 def layers_held(layer: keras.Layer) -> list[keras.Layer]:
     """Returns the layers that a layer holds in its attributes, at any depth of lists and dictionaries."""
     found: dict[int, keras.Layer] = {}
     seen, stack = {id(layer)}, list(vars(layer).values())
     while stack:
         value = stack.pop()
-        if id(value) in seen:
+        if type(value) in _HOLD_NOTHING or id(value) in seen:
             continue
         if isinstance(value, keras.Layer):
             found[id(value)] = value
