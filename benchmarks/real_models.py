@@ -122,11 +122,9 @@ def started(name: str, start: str, seed: int) -> keras.Model:
     keras.utils.set_random_seed(seed)
     model = MODELS[name]()
     if start == "he":
-        for layer in model.layers:
+        for number, layer in enumerate(model.layers):
             if isinstance(layer, (layers.Dense, layers.Conv2D)):
-                layer.kernel.assign(
-                    keras.initializers.HeNormal(seed=keras.random.randint((), 0, 1 << 30))(layer.kernel.shape)
-                )
+                layer.kernel.assign(keras.initializers.HeNormal(seed=1000 * seed + number)(layer.kernel.shape))
     elif start != "default":
         AutoInit(METHODS[start], seed=seed).apply(model)
     return model
