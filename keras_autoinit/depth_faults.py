@@ -17,6 +17,8 @@ LEAST = 1e-12
 
 # What spreads its input over a simplex: its size says nothing about the signal's.
 _SIMPLEX = frozenset({"softmax", "log_softmax", "sparsemax"})
+# What puts out something for nothing: at the output, where no layer reads it, its size says nothing either.
+_OFFSET = frozenset({"exponential", "hard_sigmoid", "sigmoid", "softplus", "sparse_sigmoid", "squareplus"})
 
 
 def _plain(rows: Rows) -> list[Reading]:
@@ -27,7 +29,7 @@ def _plain(rows: Rows) -> list[Reading]:
 
 def vanishing(rows: Rows, signals: Signals) -> Iterator[Finding]:
     """Yields where a signal begins to die out that no later layer restores."""
-    kept = _plain(rows)
+    kept = [row for row in _plain(rows) if row.feeds != "output" or row.activation not in _OFFSET]
     limit = VANISHED.value * min(signals.input_second_moment, 1.0)
     if not kept or (kept[-1].second_moment or 0.0) > limit:
         return
@@ -53,7 +55,8 @@ def exploding(rows: Rows, signals: Signals) -> Iterator[Finding]:
 
 def collapsed(rows: Rows, signals: Signals) -> Iterator[Finding]:
     """Yields where samples begin to become alike."""
-    kept = [row for row in _plain(rows) if row.cosine is not None]
+    # A head need not tell samples apart by their direction, as a sigmoid's around one half, or scores, do not.
+    kept = [row for row in _plain(rows) if row.cosine is not None and row.feeds != "output"]
     start = 1.0 if signals.input_cosine is None else 1 - signals.input_cosine
     apart = [start, *(1 - (row.cosine or 0.0) for row in kept)]
     if not kept or apart[-1] > COLLAPSED.value * min(start, 1.0):
@@ -65,7 +68,13 @@ def collapsed(rows: Rows, signals: Signals) -> Iterator[Finding]:
         "(`Theory(linear_start=True)`), normalization or skips."
     )
     yield finding(
-        "collapsed_directions", "warning", row.path, apart[-1], COLLAPSED, "one minus the cosine at the end", advice
+        "collapsed_directions",
+        "warning",
+        row.path,
+        apart[-1],
+        COLLAPSED,
+        "one minus the cosine before the output",
+        advice,
     )
 
 

@@ -20,7 +20,7 @@ Rule = Callable[[Rows], Iterator[Finding]]
 _BLOCKS: tuple[Rule, ...] = (non_finite, zero_weights, symmetric)
 _OUTPUTS: tuple[Rule, ...] = (dead, saturated)
 _WEIGHTS: tuple[Rule, ...] = (shared, mismatched)
-_EFFECTS: tuple[Callable[[Rows, Signals], Iterator[Finding]], ...] = (vanishing, exploding, collapsed)
+_SIZES: tuple[Callable[[Rows, Signals], Iterator[Finding]], ...] = (vanishing, exploding)
 
 
 def judged(signals: Signals) -> tuple[Finding, ...]:
@@ -34,10 +34,11 @@ def judged(signals: Signals) -> tuple[Finding, ...]:
     clear = rows[: _first(rows, blocks)]
     causes = [*blocks, *(finding for rule in _OUTPUTS for finding in rule(clear))]
     causes += [finding for rule in _WEIGHTS for finding in rule(rows)]
-    effects = [finding for rule in _EFFECTS for finding in rule(rows[: _first(rows, causes)], signals)]
-    if not _serious(causes):
-        effects += gradients(rows)
-    found = [*causes, *effects]
+    clear = rows[: _first(rows, causes)]
+    found = [*causes, *(finding for rule in _SIZES for finding in rule(clear, signals))]
+    if not _serious(found):
+        found += gradients(rows)
+    found += collapsed(clear, signals)
     if not _serious(found):
         found += [*unfit(rows)]
     return tuple(sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)))

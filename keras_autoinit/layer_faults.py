@@ -23,12 +23,14 @@ from keras_autoinit.thresholds import (
 FEW_UNITS = 32
 # By what factor a small weight's spread may differ from what it is drawn with, by chance.
 AS_DRAWN = 1.25
+# Weights of a recurrent cell.
+_GATED = frozenset({"input", "recurrent"})
 _PROJECTIONS = frozenset({"query", "key", "value"})
 
 
 def non_finite(rows: Rows) -> Iterator[Finding]:
     """Yields weights that are not finite; without any, the first output that is not."""
-    spoilt = [weight for row in rows for weight in row.weights if not weight.finite]
+    spoilt = [weight for _, weight in each_weight(rows) if not weight.finite]
     for weight in spoilt:
         advice = "Draw it again with `keras_autoinit.reinitialize(model)`, or load other weights."
         yield finding("non_finite", "error", weight.path, 1.0, NONE_AT_ALL, "weights with NaN or infinity", advice)
@@ -135,19 +137,31 @@ def saturated(rows: Rows) -> Iterator[Finding]:
 def mismatched(rows: Rows) -> Iterator[Finding]:
     """Yields weights whose initializer has counted the inputs of another role."""
     for row, weight in each_weight(rows):
-        if not weight.expected_std or not weight.counted_std or not weight.std:
+        ratio = _miscount(weight)
+        if _off(ratio) < MISMATCHED.value:
             continue
-        ratio, drawn = weight.counted_std / weight.expected_std, weight.std / weight.counted_std
-        # A spread that is neither was set by something else than the initializer.
-        if max(ratio, 1 / ratio) < MISMATCHED.value or max(drawn, 1 / drawn) > AS_DRAWN:
-            continue
-        # What follows divides by the spread.
-        severity = "info" if row.feeds == "normalization" else "warning"
+        # What follows divides by the spread, or gates keep what they hand on within bounds.
+        made_up = row.feeds == "normalization" or weight.role in _GATED
+        severity = "info" if made_up else "warning"
         advice = (
             f"Its spread is {ratio:.2g} of what {weight.initializer} means: use {weight.suggestion}, which counts the "
             f"inputs of a {weight.role} weight as they are."
         )
         yield finding("fan_mismatch", severity, weight.path, ratio, MISMATCHED, "spread over the one meant", advice)
+
+
+def _miscount(weight: WeightReading) -> float:
+    """Returns the spread that an initializer draws over the one it means; 1 where that is not known."""
+    if not weight.expected_std or not weight.counted_std or not weight.std:
+        return 1.0
+    # A spread that is neither was set by something else than the initializer.
+    as_drawn = _off(weight.std / weight.counted_std) <= AS_DRAWN
+    return weight.counted_std / weight.expected_std if as_drawn else 1.0
+
+
+def _off(ratio: float) -> float:
+    """Returns by what factor something is off, either way."""
+    return max(ratio, 1 / ratio)
 
 
 def _recommended(weight: WeightReading) -> str:
@@ -161,14 +175,20 @@ def _recommended_by(row: Reading) -> str:
 
 
 def unfit(rows: Rows) -> Iterator[Finding]:
-    """Yields the first layer of each initializer that is far from the table's size, where no fault shows it yet."""
+    """Yields the first layer of each initializer that is not of the table's size, where no fault shows it yet.
+
+    Who names a scheme of this package, as `AutoInit` does, has chosen it.
+    """
     met: set[tuple[str, str]] = set()
     for row, weight in each_weight(rows):
-        if not weight.std or not weight.suggested_std or row.feeds == "normalization":
+        key = (weight.initializer.partition("(")[0], row.activation)
+        chosen = row.feeds == "normalization" or weight.initializer.startswith("autoinit>")
+        if not weight.std or not weight.suggested_std or chosen or key in met:
             continue
-        ratio = weight.std / weight.suggested_std
-        key = (weight.initializer, row.activation)
-        if max(ratio, 1 / ratio) < UNFIT.value or key in met:
+        # What is drawn, without the chance of the draw.
+        as_drawn = weight.counted_std and _off(weight.std / weight.counted_std) <= AS_DRAWN
+        ratio = ((as_drawn and weight.counted_std) or weight.std) / weight.suggested_std
+        if _off(ratio) < UNFIT.value or _off(_miscount(weight)) >= MISMATCHED.value:
             continue
         met.add(key)
         meets = row.activation or weight.role

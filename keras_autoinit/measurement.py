@@ -154,14 +154,13 @@ class _Run:
             return
         array = array_of(outputs[0])
         self.rows[id(call)] = row = _reading(subject, array, self._samples, self._brief)
-        self._sizes[id(call)] = math.sqrt((row.second_moment or 0.0) * array.size)
+        self._sizes[id(call)] = math.sqrt(row.second_moment or 0.0)
 
     def see_end(self, outputs: list[Any], cotangents: list[Any]) -> None:
         """Keeps the sensitivity at the model's outputs, which the others are relative to."""
         pairs = [(array_of(one), array_of(other)) for one, other in zip(outputs, cotangents) if is_float(one)]
         self._end = sum(
-            math.sqrt(second_moment(one) * one.size) * math.sqrt(second_moment(other) * other.size)
-            for one, other in pairs
+            math.sqrt(second_moment(one)) * math.sqrt(second_moment(other) * other.size) for one, other in pairs
         )
 
     def see_gradient(self, call: Call, gradients: list[Any]) -> None:
@@ -192,7 +191,9 @@ def _reading(subject: Subject, array: np.ndarray, samples: int, brief: bool) -> 
         mean,
         std=math.sqrt(max(0.0, square - mean * mean)) if finite else math.nan,
         second_moment=square,
-        dead=dead_share(array, _unit_axis(subject.call, array)) if met in RECTIFIERS and array.ndim > 1 else None,
+        dead=dead_share(array, _unit_axis(subject.call, array), RECTIFIERS[met])
+        if met in RECTIFIERS and array.ndim > 1
+        else None,
         saturated=saturated_share(array, BOUNDS[met]) if met in BOUNDS else None,
         effective_rank=rank,
         cosine=cosine,

@@ -19,8 +19,11 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "sparse_sigmoid": (0.0, 1.0),
     "tanh": (-1.0, 1.0),
 }
-# Activations that put out nothing at all for whatever is below zero.
-RECTIFIERS = frozenset({"relu", "relu6", "relu_squared"})
+# Activations that put out nothing for what is far enough below zero; and how much that nothing may be:
+# a GELU is there at -3, where its slope is a hundredth too.
+RECTIFIERS: dict[str, float] = {
+    "relu": 0.0, "relu6": 0.0, "relu_squared": 0.0, "gelu": 0.01, "hard_silu": 0.01, "mish": 0.01, "silu": 0.01,
+}  # fmt: skip
 # How near to a bound an output counts as stuck there, as a share of the way between the bounds.
 NEAR_BOUND = 0.01
 # Numbers of a tensor that its histogram counts: a thousand a bin show its shape.
@@ -76,15 +79,22 @@ def second_moment(array: np.ndarray) -> float:
         return sum(_square(flat[start : start + PIECE]) for start in range(0, flat.size, PIECE)) / flat.size
 
 
-def dead_share(array: np.ndarray, axis: int = -1) -> float:
-    """Returns the share of units along an axis that are zero everywhere.
+def dead_share(array: np.ndarray, axis: int = -1, nothing: float = 0.0) -> float:
+    """Returns the share of units along an axis that are zero everywhere, or next below it.
+
+    Args:
+        array: what a rectifier puts out.
+        axis: where its units lie.
+        nothing: how far below zero counts as zero.
 
     Example:
         >>> dead_share(np.array([[0.0, 1.0], [0.0, 0.0]]))
         0.5
     """
     others = tuple(each for each in range(array.ndim) if each != axis % array.ndim)
-    return float(np.mean(~array.any(axis=others)))
+    if not nothing:
+        return float(np.mean(~array.any(axis=others)))
+    return float(np.mean((array.max(axis=others) <= 0) & (array.min(axis=others) > -nothing)))
 
 
 def saturated_share(array: np.ndarray, bounds: tuple[float, float]) -> float:
@@ -106,7 +116,7 @@ def likeness(array: np.ndarray) -> tuple[float, float] | None:
     for samples at right angles to each other, one for samples along a line.
 
     Returns:
-        `None` for one sample, or where a sample is zero or not finite.
+        `None` for one sample, or where a sample is zero, not finite, or a single number, which has no direction.
 
     Example:
         >>> rank, cosine = likeness(np.eye(4))
@@ -114,7 +124,7 @@ def likeness(array: np.ndarray) -> tuple[float, float] | None:
         (4.0, 0.0)
     """
     samples = len(array)
-    if samples < 2 or not array.size:
+    if samples < 2 or array.size <= samples:
         return None
     flat = array.reshape(samples, -1)
     with np.errstate(all="ignore"):
@@ -163,7 +173,8 @@ def distinct_share(array: np.ndarray, units: tuple[int, ...]) -> float | None:
         return None
     # Units with equal weights have an equal product with any vector, to rounding.
     vector = np.random.default_rng(0).normal(size=rows).astype(array.dtype)
-    products = np.sort(vector @ columns)
+    with np.errstate(all="ignore"):
+        products = np.sort(vector @ columns)
     size = float(np.abs(products).max())
     if not math.isfinite(size):
         return None

@@ -20,7 +20,7 @@ Findings = Sequence[Finding]
 _TITLES = {
     "signal": "Signal: root mean square of what each layer puts out",
     "gradient": "Gradient: root mean square of what comes back to it",
-    "sensitivity": "Gradient times signal, relative to the model's output",
+    "sensitivity": "Sensitivity: gradient times signal, relative to the model's output",
 }
 
 

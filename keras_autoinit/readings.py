@@ -92,8 +92,8 @@ class Reading:
         effective_rank: how many directions the samples take up, from 1 to their number.
         cosine: mean cosine between two samples, -1 to 1.
         gradient: second moment of the loss's gradient at its output.
-        sensitivity: size of the gradient times size of the signal, relative to that at the model's
-            output: how much a small relative change here matters to the loss.
+        sensitivity: length of the gradient times root mean square of the signal, relative to those at the
+            model's output: how much a small random change here, in proportion to the signal, matters to the loss.
         predicted_second_moment: what theory says of a model with these weights on unit normal input.
         predicted_gradient: likewise, for unit gradients at the model's output.
         histogram: of its output.

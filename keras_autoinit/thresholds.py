@@ -43,7 +43,10 @@ COLLAPSED = Threshold(
     "One minus the cosine between samples: they differ by a hundredth of their size, and no layer after restores it.",
 )
 MISMATCHED = Threshold(1.5, "A factor in size; five layers of it change a signal's power by more than fifty.")
-UNFIT = Threshold(2.0, "A factor in size between the initializer and the table's recommendation.")
+UNFIT = Threshold(
+    1.3,
+    "A factor in size: Glorot's initializer before a ReLU is off by 1.41, and shrinks the signal by that each layer.",
+)
 EQUAL_UNITS = Threshold(1.0, "Share of units with weights of their own: equal units get equal gradients for ever.")
 NONE_AT_ALL = Threshold(0.0, "One is enough to spoil every sum that it enters.")
 

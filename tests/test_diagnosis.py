@@ -98,6 +98,56 @@ def depthwise_he():
     )
 
 
+def with_head(model, head):
+    return keras.Sequential([keras.Input((WIDTH,)), *model.layers[:-1], head])
+
+
+def twins(encoder):
+    """Two inputs, one encoder, one number that says how far they are from each other."""
+    left, right = keras.Input((WIDTH,)), keras.Input((WIDTH,))
+    apart = keras.ops.absolute(encoder(left) - encoder(right))
+    return keras.Model([left, right], layers.Dense(1, "sigmoid", name="same")(apart))
+
+
+def twice_nan():
+    model = twins(layers.Dense(16, "relu", name="encoder"))
+    model.get_layer("encoder").kernel.assign(np.full((WIDTH, 16), np.nan))
+    return model
+
+
+def discriminator():
+    """Pictures, narrowed to one score: few numbers at the end, thousands at the start."""
+    inner = []
+    for width in (32, 64, 128):
+        inner += [layers.Conv2D(width, 4, strides=2, padding="same"), layers.LeakyReLU(0.2)]
+    return keras.Sequential([keras.Input((32, 32, 3)), *inner, layers.Flatten(), layers.Dense(1)])
+
+
+def bottleneck():
+    widths = (256, 64, 8, 64, 256)
+    return keras.Sequential(
+        [keras.Input((784,)), *(layers.Dense(width, "relu") for width in widths), layers.Dense(784, "sigmoid")]
+    )
+
+
+def sequences():
+    """Recurrent layers of each kind, one started by the state of another."""
+    source, target = keras.Input((12,), dtype="int32"), keras.Input((10,), dtype="int32")
+    read = layers.LSTM(16, return_sequences=True)(layers.Embedding(200, 32)(source))
+    _, state = layers.GRU(16, return_state=True)(read)
+    written = layers.GRU(16, return_sequences=True)(layers.Embedding(200, 32)(target), initial_state=state)
+    return keras.Model([source, target], layers.Dense(200, "softmax")(written))
+
+
+# What no model of the zoo has: a single score at the end, a sigmoid at the end, gates.
+ORDINARY = {
+    "discriminator": discriminator,
+    "bottleneck": bottleneck,
+    "sequences": sequences,
+    "twins": lambda: twins(layers.Dense(16, "relu")),
+    "tiny": lambda: keras.Sequential([keras.Input((4,)), layers.Dense(8, "relu"), layers.Dense(1)]),
+}
+
 FAULTS = {
     "zero kernel": (zero_kernel, {("zero_weights", "d2/kernel")}),
     "all kernels zero": (all_zero_kernels, {("zero_weights", f"d{i}/kernel") for i in range(5)}),
@@ -115,6 +165,16 @@ FAULTS = {
     "shared instance": (shared_instance, {("shared_weights", "d2/kernel")}),
     "depthwise He": (depthwise_he, {("fan_mismatch", "depthwise/kernel")}),
     "NaN weight": (nan_weight, {("non_finite", "d2/kernel")}),
+    "dead GELUs": (
+        lambda: with_layer(2, activation="gelu", bias_initializer=Constant(-10.0)),
+        {("dead_units", "d2")},
+    ),
+    # A sigmoid at the end puts out one half whatever has become of the signal.
+    "nothing reaches the sigmoid": (
+        lambda: with_head(stack(12, "relu", scaled(0.05)), layers.Dense(1, "sigmoid")),
+        {("vanishing_signal", "d0")},
+    ),
+    "NaN in a layer that is called twice": (twice_nan, {("non_finite", "encoder/kernel")}),
     # The gain at which a unit second moment stays: chi = 1.178 a layer.
     "exploding gradient": (lambda: stack(100, "tanh", scaled(1.5925)), {("exploding_gradient", "d0")}),
 }
@@ -125,6 +185,28 @@ def test_a_planted_fault_is_found_where_it_is_and_nothing_else(name):
     build, expected = FAULTS[name]
     report = diagnose(build())
     assert {(finding.kind, finding.layer) for finding in report if finding.severity != "info"} == expected
+
+
+@pytest.mark.parametrize("method", [None, "table", "theory", "data"])
+@pytest.mark.parametrize("name", ORDINARY)
+def test_an_ordinary_network_is_healthy(name, method):
+    keras.utils.set_random_seed(2)
+    model = ORDINARY[name]()
+    if method is None:
+        # As Keras draws it: off the table here and there, and worth no more than a word.
+        diagnose(model).raise_if_unhealthy()
+        return
+    AutoInit(method, seed=1).apply(model, drawn_batch(model, 32) if method == "data" else None)
+    assert diagnose(model).findings == ()
+
+
+def test_an_initializer_that_does_not_suit_its_activation_is_named_once():
+    report = diagnose(stack(3, "relu", lambda i: GlorotUniform(seed=i)))
+    found = [finding for finding in report if finding.kind == "unfit_scheme"]
+    assert [(finding.layer, finding.severity) for finding in found] == [("d0/kernel", "info")]
+    # A square layer: the square roots of 1 / fan_in over those of 2 / fan_in.
+    assert found[0].value == pytest.approx(0.5**0.5)
+    assert "autoinit>he_normal" in found[0].advice
 
 
 def test_a_gradient_that_dies_out_while_the_signal_does_not():
@@ -146,7 +228,8 @@ def test_where_the_first_number_that_is_not_finite_arises():
 
 def test_zeros_on_purpose_are_no_fault():
     x = inputs = keras.Input((16,))
-    y = layers.Dense(16, kernel_initializer="zeros", name="branch")(layers.Dense(16, "relu", name="hidden")(x))
+    y = layers.Dense(16, "relu", kernel_initializer=he(1), name="hidden")(x)
+    y = layers.Dense(16, kernel_initializer="zeros", name="branch")(y)
     x = layers.Dense(3, kernel_initializer="zeros", name="head")(layers.Add()([x, y]))
     report = diagnose(keras.Model(inputs, x))
     assert report.healthy

@@ -12,6 +12,7 @@ import keras
 from keras import tree
 from keras.src.backend.common import global_state
 from keras.src.layers import layer as keras_layer
+from keras.src.ops import operation as keras_operation
 from keras.src.ops.node import Node
 
 from keras_autoinit.variables import Variable
@@ -19,6 +20,8 @@ from keras_autoinit.variables import Variable
 # Lists and sets of a layer that a call adds to in place.
 _GROWING = ("_inbound_nodes", "_outbound_nodes", "_losses", "_loss_ids", "_metrics")
 _NAMES = "object_name_uids"
+# Where a call of a layer is recorded: by the layer itself; in older Keras, such as 3.9, by its base class.
+_RECORDER: Any = keras_layer if hasattr(keras_layer, "Node") else keras_operation
 
 
 @contextlib.contextmanager
@@ -88,11 +91,11 @@ def _lenient_keras() -> Iterator[None]:
     kept = {name: getattr(Variable, name) for name in _OPERATORS}
     for name, operation in _OPERATORS.items():
         setattr(Variable, name, _recording(kept[name], operation))
-    strict, keras_layer.Node = keras_layer.Node, _node_of_tensors
+    strict, _RECORDER.Node = _RECORDER.Node, _node_of_tensors
     try:
         yield
     finally:
-        keras_layer.Node = strict
+        _RECORDER.Node = strict
         for name, method in kept.items():
             setattr(Variable, name, method)
 

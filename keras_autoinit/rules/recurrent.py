@@ -21,7 +21,8 @@ STEPS = 32
 def recurrent(context: Context) -> Effect:
     """Follows a cell from step to step until its state settles."""
     layer: Any = context.layer
-    kernel, recurrent_kernel = slots_of(layer.cell)
+    # A GRU's bias, which has two axes, is a third.
+    kernel, recurrent_kernel = slots_of(layer.cell)[:2]
     shape = context.shape_in()
     steps = min(shape[1], STEPS) if len(shape) > 2 else STEPS
     given = context.weights.power(layer.cell, kernel, context.signal.second_moment)
