@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from keras_autoinit.attention import mimetic_start
-from keras_autoinit.by_table import feeds_of, role_of, told
+from keras_autoinit.by_table import feeds_of, kept_weights, role_of, told
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.graphs import Graph, Place
 from keras_autoinit.linear_start import LinearStart, mirrored_decisions
@@ -22,10 +22,12 @@ from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
+from keras_autoinit.stacks import NAMED
 
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
 DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")
-RESIDUALS = ("balanced", "none", "zero")
+RESIDUALS = ("balanced", "deepnorm", "depth_scaled", "none", "t_fixup", "zero")
+ResidualStart = Residual | Literal["deepnorm", "t_fixup"]
 AttentionStart = Literal["mimetic", "plain"]
 ATTENTIONS = ("mimetic", "plain")
 # How attention starts unless asked for.
@@ -56,7 +58,12 @@ class Theory(FromGraph):
         residual: `"balanced"`: the branches of a chain of merges together as large as its
             trunk, so that the second moment at most doubles; `"zero"`: branches start at zero
             (Zhang et al. 2019, arXiv 1901.09321; De and Smith 2020, arXiv 2002.10444);
-            `"none"`: each branch as large as a unit signal.
+            `"none"`: each branch as large as a unit signal; `"depth_scaled"`: that over the square
+            root of how many stand on one trunk (GPT-2, Radford et al. 2019). For transformers only,
+            others being balanced: `"t_fixup"` (Huang et al. 2020, for blocks without normalization)
+            and `"deepnorm"` (Wang et al. 2022, arXiv 2203.00555, for blocks that end in one, whose
+            trunk the model itself multiplies by alpha), which draw the weights of the branches by
+            the paper's formula (see `docs/attention.md`).
         linear_start: mirror the weights of every stretch that can begin as one linear map (see
             `docs/linear_start.md`); the scales of all others are solved around them. Off unless asked
             for: in plain deep networks it makes the difference between training and not, in normalized
@@ -74,7 +81,7 @@ class Theory(FromGraph):
     """
 
     distribution: Distribution = "orthogonal"
-    residual: Residual = "balanced"
+    residual: ResidualStart = "balanced"
     linear_start: bool = False
     attention: AttentionStart = ATTENTION_DEFAULT
 
@@ -102,35 +109,41 @@ class Theory(FromGraph):
             fixed: recipes that others have chosen, by the path of the weight.
         """
         remarks: dict[str, str] = {}
+        notes: tuple[str, ...] = ()
         if fixed is None:
-            fixed, remarks = self._fixed(graph, selection)
+            fixed, remarks, notes = self._fixed(graph, selection)
         solver, prediction = self._followed(graph, selection, fixed)
         rows = tuple(
             _decision(self, solver, prediction, *solver.places[id(place.layer), slot.weight])
             for place in graph.places
             for slot in place.slots
         )
-        return _remarked(rows, remarks), (*prediction.notes, *_stretch_notes(solver))
+        return _remarked(rows, remarks), (*prediction.notes, *_stretch_notes(solver), *notes)
 
     def _followed(self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> tuple[Solver, Prediction]:
-        solver = Solver.of(graph, selection, fixed, self.residual, self.distribution == "orthogonal")
+        # What those two say nothing of is balanced.
+        residual: Residual = "balanced" if self.residual == "deepnorm" or self.residual == "t_fixup" else self.residual
+        solver = Solver.of(graph, selection, fixed, residual, self.distribution == "orthogonal")
         return solver, follow(graph, solver, solver.signals)
 
-    def _fixed(self, graph: Graph, selection: Selection) -> tuple[dict[str, Fixed], dict[str, str]]:
-        """Returns what the starts that are asked for choose themselves, and why they choose no more."""
+    def _fixed(self, graph: Graph, selection: Selection) -> tuple[dict[str, Fixed], dict[str, str], tuple[str, ...]]:
+        """Returns what the starts that are asked for choose themselves, why they choose no more, and notes."""
         plain = dataclasses.replace(self, linear_start=False, attention="plain")
+        kept = kept_weights(graph, selection)
         fixed: dict[str, Fixed] = {}
         remarks: dict[str, str] = {}
+        notes: tuple[str, ...] = ()
         if self.linear_start:
             fixed = _mirrored(plain.decide(graph, selection), graph, selection)
+        if self.residual in NAMED:
+            chosen, notes = NAMED[self.residual](graph, kept)
+            fixed = {**fixed, **chosen}
         if self.attention == "mimetic":
-            solver, prediction = plain._followed(graph, selection, fixed)
-            paths = {key: f"{place.path}/{slot.weight}" for key, (place, slot) in solver.places.items()}
-            kept = {paths[key] for key in solver.kept if key in paths}
+            _, prediction = plain._followed(graph, selection, fixed)
             chosen, remarks = mimetic_start(graph, kept)
             tables, others = tables_start(graph, prediction.signals, kept) if chosen else ({}, {})
             fixed, remarks = {**fixed, **chosen, **tables}, {**remarks, **others}
-        return fixed, remarks
+        return fixed, remarks, notes
 
 
 def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[Decision, ...]:

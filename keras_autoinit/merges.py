@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
-from keras_autoinit.graphs import Call, Graph, activation_of, passes
+from keras_autoinit.graphs import Call, Graph, Ref, activation_of, passes
 
 NORMALIZATIONS = tuple(
     getattr(keras.layers, name)
@@ -19,6 +21,7 @@ NORMALIZATIONS = tuple(
     )
     if hasattr(keras.layers, name)
 )
+_SCALINGS = ("Divide", "Multiply", "Rescaling", "TrueDivide")
 _MERGES = ("Add", "Subtract", "Average")
 
 
@@ -61,15 +64,34 @@ def merges_of(graph: Graph, order: dict[int, int]) -> dict[int, Merge]:
     return {key: Merge(one.call, one.trunk, one.parts, lengths.get(chain[key], 1)) for key, one in found.items()}
 
 
+def unscaled(graph: Graph, tensor: int) -> int:
+    """Returns what a tensor was before it was multiplied by numbers alone."""
+    while (maker := graph.maker(tensor)) is not None and len(maker.inputs) == 1 and _scales(maker):
+        tensor = maker.inputs[0]
+    return tensor
+
+
+def _scales(call: Call) -> bool:
+    """Whether a call multiplies all it takes by one number; a rotation of positions multiplies by tables."""
+    if type(call.operation).__name__ not in _SCALINGS or call.variables:
+        return False
+    others = [value for value in keras.tree.flatten((call.args, call.kwargs)) if not isinstance(value, Ref)]
+    return all(_is_number(value) for value in (getattr(call.operation, "scale", 1.0), *others))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, str, type(None))) or math.prod(getattr(value, "shape", (2,))) == 1
+
+
 def _position(graph: Graph, tensor: int, order: dict[int, int]) -> int:
     maker = graph.maker(tensor)
     return -1 if maker is None else order[id(maker)]
 
 
 def _trunk(graph: Graph, call: Call, order: dict[int, int]) -> int | None:
-    """Returns the input that another input was made from."""
-    inputs = sorted(set(call.inputs), key=lambda tensor: _position(graph, tensor, order))
-    first = inputs[0]
+    """Returns the input that another input was made from, or was but for a factor on it."""
+    inputs = sorted(set(call.inputs), key=lambda tensor: _position(graph, unscaled(graph, tensor), order))
+    trunk, first = inputs[0], unscaled(graph, inputs[0])
     earliest = _position(graph, first, order)
     stack, seen = list(inputs[1:]), set(inputs[1:])
     while stack:
@@ -79,7 +101,7 @@ def _trunk(graph: Graph, call: Call, order: dict[int, int]) -> int | None:
             continue
         for number in maker.inputs:
             if number == first:
-                return first
+                return trunk
             if number not in seen and _position(graph, number, order) > earliest:
                 seen.add(number)
                 stack.append(number)

@@ -20,7 +20,7 @@ from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
 from keras_autoinit.stretches import Fate, Structure, fate_of, slot_calls, structure_of
 
-Residual = Literal["balanced", "zero", "none"]
+Residual = Literal["balanced", "zero", "none", "depth_scaled"]
 
 # Tables of which the output, that reads one of them back, decides the size.
 _BY_OUTPUT = ("tied", "beside_tied")
@@ -207,6 +207,11 @@ class Solver:
             return 1.0, "The trunk of a residual merge: unit second moment."
         if self.residual == "zero":
             return 0.0, "The residual branch starts at zero."
+        if self.residual == "depth_scaled":
+            return 1 / merge.length / max(merge.parts - 1, 1), (
+                f"Residual branch, one of {merge.length} on its trunk: 1 / sqrt({merge.length}) of a unit signal "
+                "(GPT-2, Radford et al. 2019)."
+            )
         trunk = self.signals.get(merge.trunk)
         size = 1.0 if trunk is None else trunk.second_moment
         share = (2 ** (1 / merge.length) - 1) / max(merge.parts - 1, 1)
