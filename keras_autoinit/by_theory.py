@@ -31,7 +31,7 @@ ResidualStart = Residual | Literal["deepnorm", "t_fixup"]
 AttentionStart = Literal["mimetic", "plain"]
 ATTENTIONS = ("mimetic", "plain")
 # How attention starts unless asked for.
-ATTENTION_DEFAULT: AttentionStart = "plain"
+ATTENTION_DEFAULT: AttentionStart = "mimetic"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
