@@ -69,7 +69,7 @@ def tables_start(
             fixed[table.path] = _sinusoids(graph, table, signals[tokens].second_moment)
         elif tokens is not None:
             remarks[table.path] = (
-                "No sinusoids: its tokens are looked up in no table, as words are, and those of images learned slower so."
+                "No sinusoids: its tokens are looked up in no table, as words are, and with images they were slower."
             )
         elif table.slot.role == "positions":
             remarks[table.path] = "No sinusoids: it is seen to be added to no stream of tokens."
