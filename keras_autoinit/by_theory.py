@@ -31,7 +31,7 @@ ResidualStart = Residual | Literal["deepnorm", "t_fixup"]
 AttentionStart = Literal["mimetic", "plain"]
 ATTENTIONS = ("mimetic", "plain")
 # How attention starts unless asked for.
-ATTENTION_DEFAULT: AttentionStart = "plain"
+ATTENTION_DEFAULT: AttentionStart = "mimetic"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
@@ -135,13 +135,14 @@ class Theory(FromGraph):
         notes: tuple[str, ...] = ()
         if self.linear_start:
             fixed = _mirrored(plain.decide(graph, selection), graph, selection)
+        taken = set(kept)
         if self.residual in NAMED:
             chosen, notes = NAMED[self.residual](graph, kept)
-            fixed = {**fixed, **chosen}
+            fixed, taken = {**fixed, **chosen}, taken | set(chosen)
         if self.attention == "mimetic":
             _, prediction = plain._followed(graph, selection, fixed)
-            chosen, remarks = mimetic_start(graph, kept)
-            tables, others = tables_start(graph, prediction.signals, kept) if chosen else ({}, {})
+            chosen, remarks = mimetic_start(graph, taken)
+            tables, others = tables_start(graph, prediction.signals, taken) if chosen else ({}, {})
             fixed, remarks = {**fixed, **chosen, **tables}, {**remarks, **others}
         return fixed, remarks, notes
 

@@ -23,6 +23,8 @@ SOURCE = "Vaswani et al. 2017, arXiv 1706.03762"
 SMALL = 0.02
 # Operations between a table and the sum that adds it: a slice, a cast, a broadcast.
 NEAR = 6
+# Operations by which layers of their own look tokens up.
+_LOOKING_UP = ("Take", "OneHot")
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,13 @@ def tables_start(
             recipe = with_axes(Recipe("autoinit>variance_scaling", {"gain": SMALL}), table.slot.axes)
             fixed[table.path] = Fixed(recipe, "A token that every sample shares: small at first.", power=SMALL**2)
             continue
-        tokens = _second_moment_beside(graph, table, signals)
-        if tokens is not None:
-            fixed[table.path] = _sinusoids(graph, table, tokens)
+        tokens = _tokens_of(graph, table, signals)
+        if tokens is not None and _are_looked_up(graph, tokens):
+            fixed[table.path] = _sinusoids(graph, table, signals[tokens].second_moment)
+        elif tokens is not None:
+            remarks[table.path] = (
+                "No sinusoids: its tokens are looked up in no table, as words are, and with images they were slower."
+            )
         elif table.slot.role == "positions":
             remarks[table.path] = "No sinusoids: it is seen to be added to no stream of tokens."
     return fixed, remarks
@@ -83,15 +89,29 @@ def _tables(graph: Graph, kept: Collection[str]) -> Iterator[Table]:
                 yield table
 
 
-def _second_moment_beside(graph: Graph, table: Table, signals: Mapping[int, Signal]) -> float | None:
-    """Returns that of the tokens that a table is added to; `None` where it is none of positions."""
+def _tokens_of(graph: Graph, table: Table, signals: Mapping[int, Signal]) -> int | None:
+    """Returns the tensor of tokens that a table is added to; `None` where it is none of positions."""
     if len([length for length in table.shape if length > 1]) != 2 or table.shape[-1] == 1:
         return None
     for tensor in _tokens_beside(graph, table):
         signal = signals.get(tensor)
         if signal is not None and 0 < signal.second_moment < math.inf:
-            return signal.second_moment
+            return tensor
     return None
+
+
+def _are_looked_up(graph: Graph, tensor: int) -> bool:
+    """Whether tokens come from a table, or more, by operations that keep them where they are."""
+    for _ in range(NEAR):
+        maker = graph.maker(tensor)
+        if maker is None:
+            return False
+        if isinstance(maker.operation, keras.layers.Embedding) or type(maker.operation).__name__ in _LOOKING_UP:
+            return True
+        if not (passes(maker) or is_merge(maker)) or not maker.inputs:
+            return False
+        tensor = maker.inputs[0]
+    return False
 
 
 def _sinusoids(graph: Graph, table: Table, second_moment: float) -> Fixed:

@@ -121,7 +121,8 @@ class Run:
         return outcome.outputs
 
     def _has_gain(self, target: Target) -> bool:
-        return target.row.path not in self._by_output and isinstance(_scheme(target.row.new), AxesScheme)
+        scheme = _scheme(target.row.new)
+        return target.row.path not in self._by_output and isinstance(scheme, AxesScheme) and not scheme.paired
 
     def _wanted(self, call: Call) -> tuple[float, str]:
         """Returns the spread that a call's output is to have, and why that is not one."""
@@ -188,6 +189,8 @@ class Run:
             return Measured(1.0, self._by_output[target.row.path], pooled_std(outputs))
         if adds(call):
             return Measured(1.0, "The scale is kept: it is added to the signal, not multiplied with it.")
+        if getattr(_scheme(target.row.new), "paired", False):
+            return Measured(1.0, "The scale is kept: its product with its partner decides.", pooled_std(outputs))
         return Measured(1.0, f"The scale is kept: {target.row.new.name} has no gain.", pooled_std(outputs))
 
     def _is_meant(self, target: Target, call: Call) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_autoinit import AutoInit, Mimetic, Plan, SchemeError, Theory, reinitialize
+from keras_autoinit import AutoInit, Data, Mimetic, Plan, SchemeError, Theory, reinitialize
 from keras_autoinit.attention import factor_powers
 
 WIDTH, TOKENS, HEADS, SIZE = 32, 10, 4, 8
@@ -35,10 +35,10 @@ class Positions(layers.Layer):
 
 
 def transformer(attention, context=None, positions=None, name=None):
-    """Returns a model with one block around an attention layer."""
-    inputs = keras.Input((TOKENS, WIDTH))
-    x = layers.Dense(WIDTH, name="tokens")(inputs)
-    x = x if positions is None else positions(x)
+    """Returns a model with one block around an attention layer; one with positions reads words."""
+    inputs = keras.Input((TOKENS, WIDTH)) if positions is None else keras.Input((TOKENS,), dtype="int32")
+    tokens = layers.Dense(WIDTH) if positions is None else layers.Embedding(20, WIDTH, name="tokens")
+    x = tokens(inputs) if positions is None else positions(tokens(inputs))
     normal = layers.LayerNormalization()(x)
     other = keras.Input((TOKENS, context)) if context else None
     x = x + attention(normal, normal if other is None else other)
@@ -101,6 +101,12 @@ def test_the_four_weights_are_partners(applied):
         assert "2305.09828" in found[role].reason
 
 
+def test_no_two_heads_of_a_layer_are_equal(applied):
+    for role, kernel in kernels(applied[0].get_layer("attention")).items():
+        heads = np.moveaxis(kernel, 0 if role == "output" else 1, 0)
+        assert all(np.abs(one - other).max() > 0.01 for i, one in enumerate(heads) for other in heads[:i])
+
+
 def test_each_stored_initializer_repeats_its_own_factor(applied):
     attention = applied[0].get_layer("attention")
     for dense in (attention._query_dense, attention._key_dense, attention._value_dense, attention._output_dense):
@@ -134,6 +140,16 @@ def test_a_plan_as_json_draws_the_same(applied):
     assert again == plan
     AutoInit(MIMETIC).apply(model, plan=again)
     assert all((before[role] == each).all() for role, each in kernels(model.get_layer("attention")).items())
+
+
+def test_measured_scales_leave_partners_as_they_are():
+    model = transformer(multi_head())
+    batch = np.random.default_rng(0).normal(size=(8, TOKENS, WIDTH)).astype("float32")
+    plan = AutoInit(Data(base=MIMETIC), seed=1).apply(model, batch)
+    assert_partners(kernels(model.get_layer("attention")))
+    for row in roles(plan).values():
+        assert "partner" in row.reason
+        assert "gain" not in row.new.config
 
 
 def test_a_redraw_gives_other_partners(applied):
@@ -192,8 +208,10 @@ def test_a_layer_that_is_not_built_starts_plain():
     assert all(row.new.name != "autoinit>mimetic" for row in AutoInit(MIMETIC, seed=1).plan(model))
 
 
-def test_without_being_asked_attention_starts_plain():
-    rows = AutoInit("theory", seed=1).plan(transformer(multi_head(), positions=Positions()))
+def test_theory_starts_attention_mimetic_and_plain_if_asked():
+    model = transformer(multi_head(), positions=Positions())
+    assert AutoInit("theory", seed=1).plan(model) == AutoInit(MIMETIC, seed=1).plan(model)
+    rows = AutoInit(Theory(attention="plain"), seed=1).plan(model)
     assert not any(row.new.name in ("autoinit>mimetic", "autoinit>sinusoids") for row in rows)
 
 
@@ -212,7 +230,7 @@ def test_a_bare_table_of_positions_has_the_spread_of_its_tokens():
     assert row.new.name == "autoinit>sinusoids"
     table = keras.ops.convert_to_numpy(model.get_layer("positions").table)
     # Sines and cosines in pairs: the second moment is half the scale's square, exactly.
-    assert np.sqrt(np.mean(table**2)) == pytest.approx(plan["tokens/kernel"].output_std, rel=1e-4)
+    assert np.sqrt(np.mean(table**2)) == pytest.approx(plan["tokens/embeddings"].output_std, rel=1e-4)
 
 
 def assert_positions_are_sinusoids(layer):
@@ -221,7 +239,7 @@ def assert_positions_are_sinusoids(layer):
     found = [row for row in plan if row.new.name == "autoinit>sinusoids"]
     assert [row.path.partition("/")[0] for row in found] == ["positions"]
     assert "Sines and cosines" in found[0].reason
-    assert f"{plan['tokens/kernel'].output_std:.3g}" in found[0].reason
+    assert f"{plan['tokens/embeddings'].output_std:.3g}" in found[0].reason
 
 
 def test_a_layer_of_positions_is_found():
@@ -241,6 +259,17 @@ def test_a_layer_of_positions_of_keras_hub_is_found(keras_hub):
     assert_positions_are_sinusoids(lambda x: x + table(x))
 
 
+def test_positions_of_an_image_are_as_any_other_weight():
+    inputs = keras.Input((TOKENS, WIDTH))
+    patches = Positions(name="positions")(layers.Dense(WIDTH)(inputs))
+    model = keras.Model(inputs, patches + multi_head()(patches, patches))
+    row, plain = (
+        AutoInit(theory, seed=1).plan(model)["positions/table"] for theory in (MIMETIC, Theory(attention="plain"))
+    )
+    assert row.new == plain.new
+    assert "looked up in no table" in row.reason
+
+
 def test_what_is_no_position_is_no_sinusoid():
     inputs = keras.Input((TOKENS,), dtype="int32")
     tokens = layers.Embedding(20, WIDTH, name="words")(inputs) + layers.Embedding(2, WIDTH, name="kinds")(inputs)
@@ -258,7 +287,7 @@ def test_a_vision_transformer_of_keras_hub(keras_hub):
     plan = AutoInit(MIMETIC, seed=1).apply(model)
     names = {row.path.rpartition("/")[0].rpartition("/")[2]: row.new.name for row in plan if row.role != "bias"}
     assert names["query"] == names["attention_output"] == "autoinit>mimetic"
-    assert names["position_embedding"] == "autoinit>sinusoids"
+    assert names["position_embedding"] != "autoinit>sinusoids"
     (token,) = [row for row in plan if row.role == "token"]
     assert token.new.config["gain"] == 0.02
     assert_partners(kernels(attention_of(model)))

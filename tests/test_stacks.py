@@ -176,7 +176,10 @@ def test_deepnorm_in_an_encoder_and_a_decoder():
 
 @pytest.mark.parametrize(("build", "name", "branches"), [(encoder, "encoder", 6), (both, "decoder", 9)])
 def test_depth_scaled_ends_of_branches(build, name, branches):
-    one, other = (planned(build(), residual) for residual in ("none", "depth_scaled"))
+    one, other = (
+        AutoInit(Theory(residual=residual, attention="plain"), seed=1).plan(build())
+        for residual in ("none", "depth_scaled")
+    )
     for row in one:
         if not row.path.startswith(name) or "bias" in row.path:
             continue
@@ -203,7 +206,9 @@ def test_what_is_frozen_stays():
     assert plan["encoder1_down/kernel"].new.name == "autoinit>xavier_normal"
 
 
-def test_mimetic_products_keep_their_own_size():
-    plan = AutoInit(Theory(residual="deepnorm", attention="mimetic"), seed=1).plan(encoder())
+def test_a_paper_decides_on_attention_too():
+    for attention in ("plain", "mimetic"):
+        plan = AutoInit(Theory(residual="deepnorm", attention=attention), seed=1).plan(encoder())
+        assert plan["encoder0_self/value/kernel"].new.name == "autoinit>xavier_normal"
+    plan = AutoInit(Theory(residual="depth_scaled"), seed=1).plan(encoder())
     assert plan["encoder0_self/value/kernel"].new.name == "autoinit>mimetic"
-    assert plan["encoder0_up/kernel"].new.name == "autoinit>xavier_normal"

@@ -101,8 +101,9 @@ def test_outputs_that_share_a_value_sum_to_its_partner():
 
 
 def test_no_two_heads_are_equal():
-    for role, shape, axis in (("query", (D, 4, SIZE), 1), ("key", (D, 4, SIZE), 1), ("output", (4, SIZE, D), 0)):
-        heads = np.moveaxis(drawn(role, shape, group=1 if role == "key" else 2), axis, 0)
+    shapes = {**dict.fromkeys(("query", "key", "value"), (D, 4, SIZE)), "output": (4, SIZE, D)}
+    for role, shape in shapes.items():
+        heads = np.moveaxis(drawn(role, shape, group=2 if role in ("query", "output") else 1), shape.index(4), 0)
         for one in range(4):
             for other in range(one):
                 assert np.abs(heads[one] - heads[other]).max() > 0.01
