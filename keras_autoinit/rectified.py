@@ -27,6 +27,8 @@ POINTS = 401
 REACH = 5.0
 # How a gradient goes with the signal is smooth: every so many nodes are enough.
 COARSE = 8
+# So many places to one spread of what is added tell two values apart.
+FINE = 6.0
 SQRT2 = math.sqrt(2)
 
 
@@ -171,9 +173,10 @@ def _law(x: np.ndarray, spread: float, along: tuple[float, ...]) -> Law:
     """Returns the law of `max(x + b, 0)`: the quantile function of what it makes, with what is below zero at zero."""
     _, weights, polynomials = hermite_grid()
     y = np.linspace(0.0, max(float(x.max()) + REACH * spread, 1e-12), POINTS)
-    # Nodes that stand together, at zero above all, are one.
-    places, index = np.unique(x, return_inverse=True)
+    # Nodes that stand together, at zero above all, are one: nothing that the spread does not blur.
+    _, index = np.unique(np.round(x * FINE / spread), return_inverse=True)
     masses = np.bincount(index, weights)
+    places = np.bincount(index, weights * x) / np.maximum(masses, 1e-300)
     below = 0.5 * (1 + error_function((y[:, None] - places) / spread / SQRT2)) @ masses
     values = np.interp(_cumulated(), below, y)
     coefficients = polynomials @ (weights * values)

@@ -20,6 +20,7 @@ from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.responses import respond
 from keras_autoinit.rules.linear import taps_met
+from keras_autoinit.rules.products import contracted, weighted
 from keras_autoinit.signals import Signal, averaged, constant, reshaped
 
 SAMPLES = 64
@@ -150,6 +151,24 @@ def test_stochastic_depth_drops_whole_samples():
     drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)
     _, _, signal = predicted(lambda x: drop(layers.ReLU()(x)), (4, 4, 64))
     assert signal.along[1] == pytest.approx(2 * signal.along[0], rel=1e-6)
+
+
+def test_queries_hear_nothing_of_what_all_keys_have_in_common():
+    source, tokens, width = np.random.default_rng(0), 16, 64
+    logits, gradient = source.normal(size=(2, 4000, tokens))
+    weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    at_logits = weights * (gradient - (weights * gradient).sum(1, keepdims=True))
+    keys = np.sqrt(0.7) * source.normal(size=(4000, 1, width)) + np.sqrt(0.3) * source.normal(
+        size=(4000, tokens, width)
+    )
+    measured_square = np.mean(np.einsum("ns,nsd->nd", at_logits, keys) ** 2)
+    _, back = weighted(Signal(1.0, 0.0, (0.0, 0.0)), (1,), (4000, tokens))
+    found = back(Signal(1.0, 0.0, (0.0, 0.0)))
+    predicted_square = contracted(
+        found, Signal(1.0, 0.0, (0.0, 0.7, 0.0)), ("NS", "NSD", "ND"), {"N": 4000, "S": tokens, "D": width}
+    ).second_moment
+    # The soft-max itself is averaged over 400 draws.
+    assert predicted_square == pytest.approx(measured_square, rel=0.1)
 
 
 def test_attention_averages_over_tokens():
