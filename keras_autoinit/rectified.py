@@ -25,6 +25,10 @@ RELU = activation("relu")
 POINTS = 401
 # In spreads of what is added: beyond, nothing is.
 REACH = 5.0
+# How a gradient goes with the signal is smooth: every so many nodes are enough.
+COARSE = 8
+# So many places to one spread of what is added tell two values apart.
+FINE = 6.0
 SQRT2 = math.sqrt(2)
 
 
@@ -49,11 +53,49 @@ class RectifiedSum:
         whole: its mean, its second moment, and how it agrees with itself.
         slopes: for each axis, `E f' f'` of two entries that differ there.
         slope: `E f'^2`.
+        law: of the rectified signal.
+        level: the rectified signal on the nodes of `hermite_grid`, with the mean of what is added.
+        spread: the standard deviation of what is added.
     """
 
     whole: Signal
     slopes: tuple[float, ...]
     slope: float
+    law: Law
+    level: np.ndarray
+    spread: float
+
+    def back(self, tilt: np.ndarray | None) -> tuple[float, tuple[float, ...], np.ndarray]:
+        """Returns the factor on a squared gradient, on what agrees along each axis, and how the squares go then.
+
+        A unit that is far above zero stays open, block after block, and takes more of the gradient.
+
+        Args:
+            tilt: how the squares go with what is made.
+        """
+        _, weights, _ = hermite_grid()
+        often = _open(self.level, self.spread)
+        passed = often if tilt is None else self._through(tilt)
+        factor = float(weights @ passed)
+        if tilt is None or factor <= 0:
+            return factor, self.slopes, passed / max(factor, 1e-300)
+        # Of what two entries agree in, each goes with the signal as the squares do.
+        along = tuple(
+            slope * _together(passed, before) / _together(often, before) / max(_together(tilt, after), 1e-12)
+            for slope, before, after in zip(self.slopes, self.law.correlations, self.whole.law.correlations)
+        )
+        return factor, along, passed / factor
+
+    def _through(self, tilt: np.ndarray) -> np.ndarray:
+        """Averages a tilt of what is made over what is added, where that leaves the sum above zero."""
+        z, _, _ = hermite_grid()
+        noise, shares = _noise()
+        sums = self.level[::COARSE, None] + self.spread * noise
+        # The step at zero, between two nodes, by its share of the interval.
+        step = self.spread * (noise[1] - noise[0])
+        open_share = np.clip(sums / step + 0.5, 0.0, 1.0)
+        values = np.interp(sums.ravel(), self.whole.law.values, tilt).reshape(sums.shape)
+        return np.asarray(np.interp(z, z[::COARSE], (open_share * values) @ shares))
 
 
 def rectified(source: Signal) -> Law:
@@ -68,7 +110,7 @@ def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
     _, weights, polynomials = hermite_grid()
     x = law.values + other.mean
     spread = math.sqrt(max(other.variance, 1e-24))
-    above = 0.5 * (1 + error_function(x / spread / SQRT2))
+    above = _open(x, spread)
     density = np.exp(-((x / spread) ** 2) / 2) / math.sqrt(2 * math.pi)
     means = x * above + spread * density
     squares = (x**2 + spread**2) * above + x * spread * density
@@ -77,7 +119,27 @@ def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
     pairs = [(one, _correlation(other, two)) for one, two in zip(law.correlations, other.along)]
     along = tuple(by_mean.covariance(*pair) for pair in pairs)
     whole = Signal(by_mean.total, float(weights @ means), along, law=_law(x, spread, along))
-    return RectifiedSum(whole, tuple(by_slope.covariance(*pair) for pair in pairs), by_slope.total)
+    return RectifiedSum(whole, tuple(by_slope.covariance(*pair) for pair in pairs), by_slope.total, law, x, spread)
+
+
+def _together(values: np.ndarray, correlation: float) -> float:
+    """Returns `E t t'` of a function of two Gaussians, by its values on the nodes."""
+    _, weights, polynomials = hermite_grid()
+    coefficients = polynomials @ (weights * values)
+    return series(tuple((coefficients**2).tolist()), float(weights @ values**2), correlation)
+
+
+def _open(level: np.ndarray, spread: float) -> np.ndarray:
+    """Returns how often a level with Gaussian noise is above zero."""
+    return np.asarray(0.5 * (1 + error_function(level / spread / SQRT2)))
+
+
+@functools.cache
+def _noise() -> tuple[np.ndarray, np.ndarray]:
+    """Returns values of a unit Gaussian at even distances, and their shares."""
+    noise = np.linspace(-REACH, REACH, 81)
+    shares = np.exp(-(noise**2) / 2)
+    return noise, shares / shares.sum()
 
 
 @dataclass(frozen=True)
@@ -111,9 +173,10 @@ def _law(x: np.ndarray, spread: float, along: tuple[float, ...]) -> Law:
     """Returns the law of `max(x + b, 0)`: the quantile function of what it makes, with what is below zero at zero."""
     _, weights, polynomials = hermite_grid()
     y = np.linspace(0.0, max(float(x.max()) + REACH * spread, 1e-12), POINTS)
-    # Nodes that stand together, at zero above all, are one.
-    places, index = np.unique(x, return_inverse=True)
+    # Nodes that stand together, at zero above all, are one: nothing that the spread does not blur.
+    _, index = np.unique(np.round(x * FINE / spread), return_inverse=True)
     masses = np.bincount(index, weights)
+    places = np.bincount(index, weights * x) / np.maximum(masses, 1e-300)
     below = 0.5 * (1 + error_function((y[:, None] - places) / spread / SQRT2)) @ masses
     values = np.interp(_cumulated(), below, y)
     coefficients = polynomials @ (weights * values)

@@ -58,16 +58,10 @@ def respond(function: Activation, mean: float, variance: float) -> Response:
         mean: the Gaussian's mean.
         variance: its variance; at zero the Gaussian is one number.
     """
-    z, weights, polynomials = hermite_grid()
+    _, weights, polynomials = hermite_grid()
     spread = math.sqrt(max(variance, 1e-24))
-    assert function.function is not None
-    with np.errstate(all="ignore"):
-        values = np.nan_to_num(
-            np.asarray(function.function(mean + spread * z), np.float64), posinf=1e150, neginf=-1e150
-        )
+    values, slopes, between = _on_grid(function, mean, spread)
     coefficients = polynomials @ (weights * values)
-    slopes = np.diff(values) / np.diff(z) / spread
-    between = (weights[1:] + weights[:-1]) / 2
     orders = np.sqrt(np.arange(1, ORDERS + 1))
     return Response(
         float(coefficients[0]),
@@ -76,6 +70,24 @@ def respond(function: Activation, mean: float, variance: float) -> Response:
         tuple((coefficients**2).tolist()),
         tuple(((coefficients[1:] * orders / spread) ** 2).tolist()),
     )
+
+
+def slope_where(function: Activation, mean: float, variance: float, tilt: np.ndarray) -> float:
+    """Returns `E t f'^2` for entries of which some count more than others, by their place on `hermite_grid`."""
+    _, slopes, between = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)))
+    counts = between * (tilt[1:] + tilt[:-1]) / 2
+    return float(counts @ slopes**2 / between.sum())
+
+
+def _on_grid(function: Activation, mean: float, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a function's values on the nodes, its slopes between them, and the weights there."""
+    z, weights, _ = hermite_grid()
+    assert function.function is not None
+    with np.errstate(all="ignore"):
+        values = np.nan_to_num(
+            np.asarray(function.function(mean + spread * z), np.float64), posinf=1e150, neginf=-1e150
+        )
+    return values, np.diff(values) / np.diff(z) / spread, (weights[1:] + weights[:-1]) / 2
 
 
 def input_variance(function: Activation, wanted: float) -> float:

@@ -17,6 +17,8 @@ import numpy as np
 Shape = tuple[int, ...]
 # Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
 BATCH = 32
+# The least share that counts: to a negative power, nothing would be without bounds.
+FAINT = 1e-3
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,9 @@ class Signal:
             it is the same everywhere. Borders, which kernels meet with fewer taps, are fainter.
         law: of a rectified signal that others have been added to, how it is distributed.
         parts: of the sum of a rectified signal and another, the law of the first, and the second.
+        tilt: of a gradient at what a function makes of a Gaussian, how its squares go with that one:
+            with mean one, on the nodes of `hermite_grid`; `None` where they do not.
+        joined: of signals side by side, the axis, and each one's length there with itself.
     """
 
     second_moment: float
@@ -43,6 +48,8 @@ class Signal:
     profile: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     law: Any = field(default=None, repr=False, compare=False)
     parts: tuple[Any, Signal] | None = field(default=None, repr=False, compare=False)
+    tilt: Any = field(default=None, repr=False, compare=False)
+    joined: tuple[int, tuple[tuple[int, Signal], ...]] | None = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -79,7 +86,7 @@ class Signal:
 
     def with_axes(self, along: Sequence[float]) -> Signal:
         """Returns the signal with other axes."""
-        return dataclasses.replace(self, along=tuple(along), profile=())
+        return dataclasses.replace(self, along=tuple(along), profile=(), joined=None)
 
 
 def independent(shape: Shape, second_moment: float = 1.0) -> Signal:
@@ -127,10 +134,15 @@ def averaged_signal(signal: Signal, sizes: Mapping[int, float]) -> Signal:
 def aligned(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
     """Returns a signal as broadcasting repeats it: repeated entries agree wholly."""
     missing = len(wanted) - len(shape)
-    along = [signal.second_moment] * missing
-    for own, other, value in zip(shape, wanted[missing:], signal.along):
-        along.append(signal.second_moment if own == 1 and other != 1 else value)
-    return dataclasses.replace(signal, along=tuple(along))
+    repeated = [own == 1 and other != 1 for own, other in zip(shape, wanted[missing:])]
+    along = [signal.second_moment if again else value for again, value in zip(repeated, signal.along)]
+    profile = [None if again else one for again, one in zip(repeated, signal.profile)]
+    return dataclasses.replace(
+        signal,
+        along=(*[signal.second_moment] * missing, *along),
+        joined=None,
+        profile=(*[None] * missing, *profile) if profile else (),
+    )
 
 
 def summed_back(gradient: Signal, shape: Shape, wanted: Shape) -> Signal:
@@ -152,7 +164,16 @@ def added(signals: Sequence[Signal]) -> Signal:
     cross = mean**2 - sum(one.mean**2 for one in signals)
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(sum(one.along[axis] for one in signals) + cross for axis in range(rank))
-    return Signal(sum(one.second_moment for one in signals) + cross, mean, along, profile=_profile_of(signals, rank))
+    total = sum(one.second_moment for one in signals) + cross
+    return Signal(total, mean, along, profile=_profile_of(signals, rank), tilt=_tilt_of(signals))
+
+
+def _tilt_of(signals: Sequence[Signal]) -> Any:
+    """Returns the tilt of a sum: each part's, by its second moment."""
+    total = sum(one.second_moment for one in signals)
+    if total <= 0 or all(one.tilt is None for one in signals):
+        return None
+    return sum(one.second_moment / total * (1.0 if one.tilt is None else one.tilt) for one in signals)
 
 
 def _profile_of(signals: Sequence[Signal], rank: int) -> tuple[Any, ...]:
@@ -173,7 +194,29 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     """Returns the product of independent signals with the same axes."""
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
-    return Signal(math.prod(one.second_moment for one in signals), math.prod(one.mean for one in signals), along)
+    mean = math.prod(one.mean for one in signals)
+    product = Signal(math.prod(one.second_moment for one in signals), mean, along)
+    # Where all are faint together, as at borders, the product is larger than that of the means.
+    for one in signals:
+        product = weighted_by(product, one.profile, 1.0)
+    return product
+
+
+def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Signal:
+    """Returns a signal whose squares grow by a power of a profile, place by place."""
+    if exponent == 0 or all(one is None for one in profile):
+        return signal
+    growth, found = 1.0, list(signal.profile or (None,) * len(signal.along))
+    for axis, one in enumerate(profile[: len(found)]):
+        own = found[axis]
+        if one is not None and (own is None or len(own) == len(one)):
+            whole = (1.0 if own is None else own) * np.maximum(one, FAINT) ** exponent
+            growth *= float(whole.mean())
+            found[axis] = whole / whole.mean()
+    along = tuple(growth * value for value in signal.along)
+    return dataclasses.replace(
+        signal, second_moment=growth * signal.second_moment, along=along, profile=tuple(found), bent=None, joined=None
+    )
 
 
 def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
@@ -203,7 +246,7 @@ def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
                 else signal.second_moment
             )
             along += [apart] * len(new)
-    return dataclasses.replace(signal, along=tuple(along), profile=())
+    return dataclasses.replace(signal, along=tuple(along), profile=(), joined=None)
 
 
 def _groups(shape: Shape, wanted: Shape) -> list[tuple[list[int], list[int]]]:

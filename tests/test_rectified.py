@@ -57,3 +57,23 @@ def test_the_law_says_what_the_moments_say():
     assert again.mean == pytest.approx(whole.mean, rel=2e-3)
     assert again.second_moment == pytest.approx(whole.second_moment, rel=2e-3)
     assert again.along == pytest.approx(whole.along, rel=5e-3)
+
+
+def test_a_gradient_goes_with_the_trunk_that_stays_open():
+    """Three ReLUs with noise before each: what the indicators of the later ones say of the first."""
+    chance = np.random.default_rng(2)
+    noise = Signal(0.3, 0.0, (0.0,))
+    x, y = (np.maximum(one, 0) for one in normals(chance, 0.5))
+    first = rectified_sum(rectified(Signal(1.0, 0.0, (0.5,))), noise)
+    second = rectified_sum(first.whole.law, noise)
+    passed, agreed = np.ones(DRAWS), np.ones(DRAWS)
+    for _ in range(2):
+        x, y = (one + math.sqrt(0.3) * chance.standard_normal(DRAWS) for one in (x, y))
+        passed, agreed = passed * (x > 0), agreed * ((x > 0) & (y > 0))
+        x, y = np.maximum(x, 0), np.maximum(y, 0)
+    last, along, tilt = second.back(None)
+    before, along_before, _ = first.back(tilt)
+    # Five standard errors of a mean of a million, and as much again for the law's grid.
+    assert last * before == pytest.approx(passed.mean(), abs=10 * passed.std() / math.sqrt(DRAWS))
+    assert along[0] * along_before[0] == pytest.approx(agreed.mean(), rel=0.01)
+    assert last * before > 1.03 * second.slope * first.slope

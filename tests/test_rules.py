@@ -15,10 +15,12 @@ from keras import layers, ops
 
 import keras_autoinit
 from keras_autoinit.activations import activation
+from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.responses import respond
 from keras_autoinit.rules.linear import taps_met
+from keras_autoinit.rules.products import contracted, weighted
 from keras_autoinit.signals import Signal, averaged, constant, reshaped
 
 SAMPLES = 64
@@ -89,6 +91,84 @@ def test_a_rule_says_what_its_layer_does(name):
     pairs = np.mean(values[:-1] * values[1:])
     assert signal.covariance == pytest.approx(pairs, abs=0.1 * np.mean(values**2))
     assert not prediction.notes
+
+
+def normalized(x):
+    return layers.BatchNormalization()(x)
+
+
+def joined(x):
+    """Two signals of other sizes, and of one of them the larger part is a mean, which a normalization takes off."""
+    small = layers.Conv2D(64, 1, kernel_initializer="lecun_normal")(layers.Rescaling(0.2, offset=0.5)(x))
+    return normalized(layers.Concatenate()([x, small]))
+
+
+# What stands between an activation and the end; the gradient in front of it all is looked at.
+BACKWARD = {
+    "depthwise, normalized": (lambda x: normalized(layers.DepthwiseConv2D(3, padding="same")(x)), (8, 8, 256)),
+    "relu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.ReLU()(x)), (8, 8, 64)),
+    "gelu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.Activation("gelu")(x)), (8, 8, 64)),
+    "padded": (lambda x: layers.Conv2D(128, 3)(layers.ZeroPadding2D(1)(x)), (4, 4, 64)),
+    "joined": (joined, (8, 8, 64)),
+    "border, silu": (
+        lambda x: layers.Conv2D(256, 5, padding="same")(
+            layers.Activation("silu")(layers.Conv2D(256, 5, padding="same", kernel_initializer="he_normal")(x))
+        ),
+        (4, 4, 64),
+    ),
+    "stochastic depth": (lambda x: layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)(x), (4, 4, 64)),
+    "trunk": (
+        lambda x: layers.ReLU()(
+            layers.Add()([layers.ReLU()(layers.Add()([layers.ReLU()(x), layers.Dense(256)(x)])), layers.Dense(256)(x)])
+        ),
+        (256,),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_a_rule_says_what_comes_back(name):
+    """Independent unit gradients at the output; the square behind 64 samples is known to a few per cent."""
+    build, shape = BACKWARD[name]
+    inputs = keras.Input(shape)
+    model = keras.Model(inputs, build(layers.Identity(name="start")(inputs)))
+    source = np.random.default_rng(0)
+    batch = source.normal(size=(SAMPLES, *shape)).astype("float32")
+    graph = read(model, batch, runnable=True)
+    found = {}
+    passed = forward(graph, batch, lambda call, outputs: None)
+    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
+    passed.back(ends, lambda call, gradients: found.update(zip(call.outputs, gradients)))
+    (start,) = graph.calls_of(model.get_layer("start"))
+    values = keras.ops.convert_to_numpy(found[start.outputs[0]]).astype(np.float64)
+    expected = follow(graph, Given()).gradients[start.outputs[0]].second_moment
+    # The run leaves dropout out, and keeps the factor that it has on squares with it.
+    expected *= 0.5 if name == "stochastic depth" else 1.0
+    assert expected == pytest.approx(np.mean(values**2), rel=0.08)
+
+
+def test_stochastic_depth_drops_whole_samples():
+    drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)
+    _, _, signal = predicted(lambda x: drop(layers.ReLU()(x)), (4, 4, 64))
+    assert signal.along[1] == pytest.approx(2 * signal.along[0], rel=1e-6)
+
+
+def test_queries_hear_nothing_of_what_all_keys_have_in_common():
+    source, tokens, width = np.random.default_rng(0), 16, 64
+    logits, gradient = source.normal(size=(2, 4000, tokens))
+    weights = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    at_logits = weights * (gradient - (weights * gradient).sum(1, keepdims=True))
+    keys = np.sqrt(0.7) * source.normal(size=(4000, 1, width)) + np.sqrt(0.3) * source.normal(
+        size=(4000, tokens, width)
+    )
+    measured_square = np.mean(np.einsum("ns,nsd->nd", at_logits, keys) ** 2)
+    _, back = weighted(Signal(1.0, 0.0, (0.0, 0.0)), (1,), (4000, tokens))
+    found = back(Signal(1.0, 0.0, (0.0, 0.0)))
+    predicted_square = contracted(
+        found, Signal(1.0, 0.0, (0.0, 0.7, 0.0)), ("NS", "NSD", "ND"), {"N": 4000, "S": tokens, "D": width}
+    ).second_moment
+    # The soft-max itself is averaged over 400 draws.
+    assert predicted_square == pytest.approx(measured_square, rel=0.1)
 
 
 def test_attention_averages_over_tokens():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -15,8 +16,8 @@ from keras import tree
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.rectified import RELU, rectified_sum
-from keras_autoinit.responses import respond
-from keras_autoinit.signals import Shape, Signal, constant
+from keras_autoinit.responses import Response, respond, slope_where
+from keras_autoinit.signals import Shape, Signal, constant, weighted_by
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
 
@@ -219,20 +220,37 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     response = respond(function, signal.mean, signal.variance)
     correlations = [_correlation(signal, value) for value in signal.along]
     along = tuple(map(response.covariance, correlations))
-    made = Signal(response.second_moment, response.mean, along, bent=(function, signal), profile=signal.profile)
+    made = Signal(response.second_moment, response.mean, along)
+    powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
+    made = dataclasses.replace(weighted_by(made, signal.profile, powers[0]), bent=(function, signal))
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
+        slope = response.slope
+        if gradient.tilt is not None:
+            slope = slope_where(function, signal.mean, signal.variance, gradient.tilt)
+        grown = slope / response.slope if response.slope > 0 else 1.0
         slopes = zip(gradient.along, correlations)
-        return Signal(
-            gradient.second_moment * response.slope,
+        passed = Signal(
+            gradient.second_moment * slope,
             0.0,
-            tuple(v * response.slope_covariance(c) for v, c in slopes),
+            tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
             profile=gradient.profile,
         )
+        return weighted_by(passed, signal.profile, powers[1])
 
     return made, back
+
+
+def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
+    """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
+    step = 1.1
+    more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance)
+    pairs = ((more.second_moment, response.second_moment), (more.slope, response.slope))
+    found = tuple(math.log(one / other) / math.log(step) if min(one, other) > 0 else 0.0 for one, other in pairs)
+    # Of what bends every scale alike, rounding would leave a power of nearly nothing.
+    return round(found[0], 3), round(found[1], 3)
 
 
 def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
@@ -241,8 +259,9 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
-        along = tuple(value * slope for value, slope in zip(gradient.along, found.slopes))
-        return Signal(gradient.second_moment * found.slope, 0.0, along, profile=gradient.profile)
+        factor, slopes, tilt = found.back(gradient.tilt)
+        along = tuple(value * slope for value, slope in zip(gradient.along, slopes))
+        return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, tilt=tilt)
 
     return dataclasses.replace(found.whole, profile=signal.profile), back
 

@@ -137,27 +137,34 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     }
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
-    made = dataclasses.replace(made, parts=_rectified_part(list(firsts.values()), list(times.values())))
+    rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
+    made = dataclasses.replace(made, parts=parts_made)
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
-        return tuple(
+        tilt = None if gradients[0] is None else gradients[0].tilt
+        found = [
             _to(scale(gradients[0], own.get(number, 1.0) ** 2), shape, context.shape_in(index))
             for index, number in enumerate(context.call.inputs)
+        ]
+        # It is the rectified signal that the gradient goes with, not what is added to it.
+        return tuple(
+            dataclasses.replace(one, tilt=tilt) if one is not None and number == rectified_one else one
+            for one, number in zip(found, context.call.inputs)
         )
 
     return Effect((made,), backward)
 
 
-def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[Law, Signal] | None:
-    """Returns the law of a rectified signal and what is added to it, where a sum is of two such."""
+def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[int | None, tuple[Law, Signal] | None]:
+    """Returns which tensor is a rectified signal, its law and what is added to it, where a sum is of two such."""
     if factors != [1.0, 1.0] or operands[0].shape != operands[1].shape:
-        return None
+        return None, None
     one, other = operands
     first, second = _law_of(one.signal), _law_of(other.signal)
     if first is not None and second is None:
-        return first, other.signal
-    return (second, one.signal) if second is not None and first is None else None
+        return one.number, (first, other.signal)
+    return (other.number, (second, one.signal)) if second is not None and first is None else (None, None)
 
 
 def _law_of(signal: Signal) -> Law | None:
@@ -285,17 +292,21 @@ def dropout(context: Context) -> Effect:
     """Drops entries in training and enlarges the others: the second moment grows, the agreement stays."""
     rate = float(context.layer.rate)
     growth = 1 / (1 - rate)
-    kept = context.signal
-    along = list(kept.along)
-    if type(context.layer).__name__.startswith("Spatial"):
-        # One draw for all positions.
-        along[1:-1] = [growth * value for value in along[1:-1]]
-    return Effect(
-        (Signal(kept.second_moment * growth, kept.mean, tuple(along)),),
-        lambda gradients: (
-            None if gradients[0] is None else Signal(gradients[0].second_moment * growth, 0.0, gradients[0].along),
-        ),
-    )
+    rank = len(context.signal.along)
+    shape = tuple(getattr(context.layer, "noise_shape", None) or ())
+    # One draw for all entries of an axis: of positions, or of whole samples, as in stochastic depth.
+    spatial = type(context.layer).__name__.startswith("Spatial")
+    together = [axis for axis in range(1, rank) if (spatial and axis < rank - 1) or shape[axis : axis + 1] == (1,)]
+
+    def dropped(signal: Signal | None) -> Signal | None:
+        if signal is None:
+            return None
+        along = tuple(growth * value if axis in together else value for axis, value in enumerate(signal.along))
+        return Signal(signal.second_moment * growth, signal.mean, along, profile=signal.profile)
+
+    made = dropped(context.signal)
+    assert made is not None
+    return Effect((made,), lambda gradients: (dropped(gradients[0]),))
 
 
 @for_layers("GaussianNoise")

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_autoinit.activations import activation
+from keras_autoinit.channels import FEW, channel_shares
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
 from keras_autoinit.rules.products import weighted
 from keras_autoinit.signals import Signal, constant
@@ -35,7 +36,54 @@ def convolution(context: Context) -> Effect:
     (slot, *_) = slots_of(context.layer)
     # Zeros beside the centre tap meet neither a neighbour nor a border.
     alone = context.layer.padding == "same" and context.weights.centred(context.layer, slot)
-    return _mixed(context, slot, None, {} if alone else _taps(context))
+    effect = _mixed(context, slot, None, {} if alone else _taps(context))
+    return _channel_by_channel(context, effect) if _is_depthwise(context.layer) else effect
+
+
+def _is_depthwise(layer: Any) -> bool:
+    return type(layer).__name__.startswith("Depthwise") or layer.groups == layer.filters > 1
+
+
+def _channel_by_channel(context: Context, effect: Effect) -> Effect:
+    """Says how much each channel of a depthwise convolution lets through, and passes back."""
+    shape, often = context.shape_out(), _taps_inside(context)
+    unit = _unit_axis(context.layer) % max(len(shape), 1)
+    if not shape or not 2 < len(often) <= FEW or effect.before is None:
+        return effect
+    signal, axes = context.signal, _spatial(context.layer)
+    common = signal.agreement((0, *axes))
+    spread = signal.second_moment - common
+    agreement = min(max((signal.agreement(axes) - common) / spread, 0.0), 1.0) if spread > 1e-12 else 0.0
+    through, returned = channel_shares(often, round(agreement, 2), shape[unit])
+
+    def with_shares(made: Signal) -> Signal:
+        profile = list(made.profile or (None,) * len(shape))
+        profile[unit] = through
+        return dataclasses.replace(made, profile=tuple(profile))
+
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        known = gradient.profile[unit] if gradient is not None and gradient.profile else None
+        return effect.backward((scale(gradient, float((known * returned).mean()) if known is not None else 1.0),))
+
+    return dataclasses.replace(
+        effect, outputs=tuple(map(with_shares, effect.outputs)), before=with_shares(effect.before), backward=backward
+    )
+
+
+def _taps_inside(context: Context) -> tuple[float, ...]:
+    """Returns how much of a signal each tap of a window meets, on average: beyond the border is nothing."""
+    layer, shape, made, profile = context.layer, context.shape_in(), context.shape_out(), context.signal.profile
+    if not shape or not made:
+        return ()
+    sides = [_each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)]
+    found = np.ones(1)
+    for axis, taps, stride, rate in zip(_spatial(layer), *sides):
+        places, inside = windows(shape[axis], made[axis], taps, stride, rate, layer.padding)
+        held = np.ones(shape[axis]) if not profile or profile[axis] is None else profile[axis]
+        met = np.where(inside, held[np.clip(places, 0, shape[axis] - 1)], 0.0).mean(0)
+        found = np.outer(found, met).ravel()
+    return tuple(found.round(3).tolist())
 
 
 @for_layers("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -247,15 +295,20 @@ def taps_met(size: int, made: int, taps: int, stride: int, rate: int, padding: s
         >>> taps_met(4, 4, taps=3, stride=1, rate=1, padding="same")[0].sum(1).round(2).tolist()
         [0.67, 1.0, 1.0, 0.67]
     """
+    places, inside = windows(size, made, taps, stride, rate, padding)
+    matrix = np.zeros((made, size))
+    rows, _ = met = np.nonzero(inside)
+    np.add.at(matrix, (rows, places[met]), 1 / taps)
+    often = inside.mean(0)
+    return matrix, float((often**2).mean() / often.mean()) if often.any() else 1.0
+
+
+def windows(size: int, made: int, taps: int, stride: int, rate: int, padding: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the place of each window's taps along an axis, and whether it is inside."""
     reach = (taps - 1) * rate + 1
     before = {"same": max((made - 1) * stride + reach - size, 0) // 2, "causal": reach - 1}.get(padding, 0)
     places = np.arange(made)[:, None] * stride + np.arange(taps)[None] * rate - before
-    matrix = np.zeros((made, size))
-    inside = (places >= 0) & (places < size)
-    windows, _ = met = np.nonzero(inside)
-    np.add.at(matrix, (windows, places[met]), 1 / taps)
-    often = inside.mean(0)
-    return matrix, float((often**2).mean() / often.mean()) if often.any() else 1.0
+    return places, (places >= 0) & (places < size)
 
 
 def _spatial(layer: Any) -> range:

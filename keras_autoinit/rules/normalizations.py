@@ -5,13 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.signals import BATCH, Shape, Signal, averaged, averaged_signal, constant, multiplied
+from keras_autoinit.signals import (
+    BATCH,
+    Shape,
+    Signal,
+    averaged,
+    averaged_signal,
+    blended,
+    constant,
+    multiplied,
+)
 
 
 @for_layers("BatchNormalization")
@@ -85,23 +95,12 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
         centred: whether the mean goes off.
         groups: how many groups an axis is cut into.
     """
-    signal, layer = context.signal, context.layer
+    layer = context.layer
     sizes = {axis: _size(context.shape_in(), axis) / (groups or {}).get(axis, 1.0) for axis in axes}
     whole = [axis for axis in axes if axis not in (groups or {})]
-    centre = _centre(signal, sizes, whole) if centred else signal.times(0.0)
-    variance = max(signal.second_moment - centre.second_moment, 0.0)
     gamma = _second_moment(getattr(layer, "gamma", getattr(layer, "scale", None)))
-    epsilon = float(getattr(layer, "epsilon", 1e-6) or 0.0)
-    factor = gamma / (variance + epsilon) if variance + epsilon > 0 else 0.0
-    along = [factor * (value - other) for value, other in zip(signal.along, centre.along)]
-    mean = 0.0 if centred else signal.mean * math.sqrt(factor)
-    # Over positions alone, or with them: what is faint at a border stays so.
-    profile = signal.profile if len(axes) > 1 else ()
-    # Each unit has a scale of its own, if it is not among what is averaged over.
-    units = next((a for a, one in enumerate(signal.profile) if one is not None and a not in axes), None)
-    shares = np.ones(1) if units is None else signal.profile[units]
-    profile = tuple(None if axis == units else one for axis, one in enumerate(profile))
-    made = Signal(factor * variance, mean, tuple(along), profile=profile)
+    statistics = _Statistics(sizes, whole, centred, gamma, float(getattr(layer, "epsilon", 1e-6) or 0.0))
+    made, unit, factors = statistics.applied(context.signal)
     beta = getattr(layer, "beta", None)
     if beta is not None and not isinstance(getattr(layer, "beta_initializer", None), keras.initializers.Zeros):
         made = _shifted(made, beta)
@@ -112,14 +111,59 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
             return (None,)
         lost = _centre(gradient, sizes, whole) if centred else gradient.times(0.0)
         # The share that grows with the signal, too, changes nothing behind the normalization.
-        unit = made.times(1 / math.sqrt(made.second_moment)) if made.second_moment > 0 else made
-        along_signal = averaged(multiplied([gradient, unit]), sizes)
+        one = made.times(1 / math.sqrt(made.second_moment)) if made.second_moment > 0 else made
+        along_signal = averaged(multiplied([gradient, one]), sizes)
         rest = max(gradient.second_moment - lost.second_moment - along_signal, 0.0)
         along = tuple(value - other for value, other in zip(gradient.along, lost.along))
         back = Signal(rest, 0.0, along, profile=gradient.profile)
-        return (scale(back, factor) if units is None else _by_unit(back, units, gamma / (variance * shares + epsilon)),)
+        return (scale(back, float(factors[0])) if unit is None else _by_unit(back, unit, factors),)
 
     return Effect((made,), backward)
+
+
+@dataclass(frozen=True)
+class _Statistics:
+    """What a normalization computes.
+
+    Attributes:
+        sizes: how many entries each axis has that statistics are taken over.
+        whole: those of the axes that are not cut into groups.
+        centred: whether the mean goes off.
+        gamma: the second moment of the scales.
+        epsilon: is added to the variance.
+    """
+
+    sizes: dict[int, float]
+    whole: Sequence[int]
+    centred: bool
+    gamma: float
+    epsilon: float
+
+    def applied(self, signal: Signal) -> tuple[Signal, int | None, np.ndarray]:
+        """Returns the normalized signal, the axis of units that have a scale each, and the factor on their squares."""
+        if signal.joined is not None and signal.joined[0] not in self.sizes:
+            return self._applied_each(*signal.joined)
+        centre = _centre(signal, self.sizes, self.whole) if self.centred else signal.times(0.0)
+        variance = max(signal.second_moment - centre.second_moment, 0.0)
+        factor = self.gamma / (variance + self.epsilon) if variance + self.epsilon > 0 else 0.0
+        along = tuple(factor * (value - other) for value, other in zip(signal.along, centre.along))
+        mean = 0.0 if self.centred else signal.mean * math.sqrt(factor)
+        # Each unit has a scale of its own, if it is not among what is averaged over.
+        unit = next((a for a, one in enumerate(signal.profile) if one is not None and a not in self.sizes), None)
+        # Over positions alone, or with them: what is faint at a border stays so.
+        profile = signal.profile if len(self.sizes) > 1 else ()
+        profile = tuple(None if axis == unit else one for axis, one in enumerate(profile))
+        made = Signal(factor * variance, mean, along, profile=profile)
+        spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
+        return made, unit, self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
+
+    def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:
+        """Returns the same of signals that stand side by side, each of which has a variance of its own."""
+        found = [self.applied(dataclasses.replace(part, joined=None)) for _, part in parts]
+        counts = [count for count, _ in parts]
+        made = blended([one for one, _, _ in found], [count / sum(counts) for count in counts])
+        factors = [np.broadcast_to(one, count) for (_, _, one), count in zip(found, counts)]
+        return made, axis, np.concatenate(factors)
 
 
 def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Signal:

@@ -12,9 +12,11 @@ import math
 import numpy as np
 
 from keras_autoinit.activations import Activation, known
+from keras_autoinit.functions import error_function
+from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
 from keras_autoinit.rules.linear import taps_met
-from keras_autoinit.signals import Signal, averaged_signal, sum_over
+from keras_autoinit.signals import Shape, Signal, averaged_signal, sum_over
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})
@@ -76,9 +78,18 @@ def average_pooling(context: Context) -> Effect:
     def backward(gradients: Gradients) -> Gradients:
         # Each entry is in as many windows as `count` times the outputs to the inputs.
         gradient = scale(gradients[0], count**-2 * max(count * context.growth, 1.0))
-        return (gradient and dataclasses.replace(gradient, profile=()),)
+        return (gradient and _same_in_windows(gradient, windows, context.shape_in()),)
 
     return Effect((made,), backward)
+
+
+def _same_in_windows(gradient: Signal, windows: dict[int, float], shape: Shape) -> Signal:
+    """Returns a gradient that is the same for all entries of a window: for some of those that differ in their place."""
+    along = list(gradient.along)
+    for axis, held in windows.items():
+        near = (held - 1) / (shape[axis] - 1) if shape and shape[axis] > 1 else 0.0
+        along[axis] += min(max(near, 0.0), 1.0) * (gradient.second_moment - along[axis])
+    return gradient.with_axes(along)
 
 
 @for_layers(*_names("MaxPooling"))
@@ -123,14 +134,18 @@ def _largest(context: Context, count: float) -> Effect:
     positions = source.along[1:-1] or source.along[:1]
     common = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
     least = min(max(source.covariance - source.mean**2, 0.0), common)
-    moments = _maximum(function, source.mean, source.variance, common, least, max(round(count), 1))
-    mean, second_moment, within, between, slope = moments
+    whole = max(round(count), 1)
+    mean, second_moment, within, between = _maximum(function, source.mean, source.variance, common, least, whole)
     along = [between, *[within] * max(len(signal.along) - 2, 0), mean**2][: len(signal.along)]
-    factor = context.growth * slope
+    agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
-        return (None if gradient is None else Signal(gradient.second_moment * factor, 0.0, (0.0,) * len(signal.along)),)
+        if gradient is None:
+            return (None,)
+        back = Signal(gradient.second_moment * context.growth, 0.0, (0.0,) * len(signal.along))
+        # The activation in front is met where the signal is large: a rectifier is open more often than not.
+        return (dataclasses.replace(back, tilt=_being_largest(agreement, whole)),)
 
     return Effect((Signal(second_moment, mean, tuple(along)),), backward)
 
@@ -138,12 +153,8 @@ def _largest(context: Context, count: float) -> Effect:
 @functools.lru_cache(maxsize=1024)
 def _maximum(
     function: Activation, mean: float, variance: float, common: float, least: float, count: int
-) -> tuple[float, float, float, float, float]:
-    """Returns mean, second moment, agreement between windows and between samples, and the slope there.
-
-    The slope is that of the function at the largest entry, over that anywhere: a gradient that the
-    largest takes meets a rectifier that is open more often than not.
-    """
+) -> tuple[float, float, float, float]:
+    """Returns mean, second moment, and agreement between windows and between samples."""
     assert function.function is not None
     z, weights = _nodes()
     own = math.sqrt(variance - common)
@@ -154,17 +165,24 @@ def _maximum(
     shares = shares / shares.sum()
     level = mean + math.sqrt(common) * shared[:, None] + own * z[None]
     values = function.function(level.ravel()).reshape(level.shape)
-    step = 1e-3 * (math.sqrt(variance) + 1e-6)
-    slopes = ((function.function(level.ravel() + step) - function.function(level.ravel() - step)) / (2 * step)) ** 2
-    slopes = slopes.reshape(level.shape)
     expected = values @ density
-    anywhere = float(shares @ (slopes @ weights))
-    at_largest = float(shares @ (slopes @ density))
     first = float(shares @ expected)
     within = float(shares @ expected**2)
     # Linear in the share of the common part that samples have in common too.
     between = first**2 + (within - first**2) * (least / common if common > 1e-12 else 0.0)
-    return first, float(shares @ (values**2 @ density)), within, between, at_largest / anywhere if anywhere else 1.0
+    return first, float(shares @ (values**2 @ density)), within, between
+
+
+@functools.lru_cache(maxsize=64)
+def _being_largest(agreement: float, count: int) -> np.ndarray:
+    """Returns how often an entry is the largest of so many, over how often any is, by its place on `hermite_grid`."""
+    z, weights, _ = hermite_grid()
+    shared, shares = np.polynomial.hermite_e.hermegauss(15)
+    # What the entries have in common, given one of them, and what is left of that one.
+    common = math.sqrt(agreement) * z[:, None] + math.sqrt(1 - agreement) * shared
+    own = (z[:, None] - math.sqrt(agreement) * common) / math.sqrt(max(1 - agreement, 1e-6))
+    often = (0.5 * (1 + error_function(own / math.sqrt(2)))) ** (count - 1) @ shares
+    return np.asarray(often / (weights @ often))
 
 
 @functools.cache

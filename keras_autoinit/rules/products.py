@@ -134,8 +134,12 @@ def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool =
         if gradient is None:
             return None
         apart = max(gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0), 0.0)
+        # It sums to zero over what is weighed: what keys have in common, queries hear nothing of.
+        opposed = -apart * slope / max(count - 1, 1)
         return Signal(
-            apart * slope, 0.0, tuple(0.0 if i in axes else max(v, 0.0) * uniform for i, v in enumerate(gradient.along))
+            apart * slope,
+            0.0,
+            tuple(opposed if i in axes else max(v, 0.0) * uniform for i, v in enumerate(gradient.along)),
         )
 
     return made, back

@@ -93,7 +93,27 @@ def _side_by_side(context: Context, signal: Signal, axis: int) -> Effect:
     def backward(gradients: Gradients) -> Gradients:
         return tuple(_part(gradients[0], axis, start, end) for start, end in zip([0, *ends], ends))
 
-    return Effect((dataclasses.replace(signal, profile=tuple(profile)),), backward)
+    made = dataclasses.replace(
+        signal, profile=tuple(profile), joined=_joined(context, axis), bent=_bent_alike(context.signals, axis, ends)
+    )
+    return Effect((made,), backward)
+
+
+def _bent_alike(signals: tuple[Signal, ...], axis: int, ends: np.ndarray) -> Any:
+    """Returns the activation that has made all of several signals, and what it was given; `None` if they differ."""
+    bents = [one.bent for one in signals]
+    if any(bent is None or bent[0] != bents[0][0] for bent in bents):
+        return None
+    return bents[0][0], blended([bent[1] for bent in bents], np.diff(ends, prepend=0) / ends[-1])
+
+
+def _joined(context: Context, axis: int) -> tuple[int, tuple[tuple[int, Signal], ...]]:
+    """Returns the signals that stand side by side, those in which others do taken apart."""
+    found: list[tuple[int, Signal]] = []
+    for index, one in enumerate(context.signals):
+        inner = one.joined if one.joined is not None and one.joined[0] == axis else None
+        found += inner[1] if inner is not None else [(context.shape_in(index)[axis], one)]
+    return axis, tuple(found)
 
 
 def _part(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
@@ -104,7 +124,7 @@ def _part(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | 
     part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
     profile = list(part.profile)
     profile[axis] = own / own.mean() if own.mean() > 0 else None
-    return dataclasses.replace(part, profile=tuple(profile))
+    return dataclasses.replace(part, profile=tuple(profile), tilt=gradient.tilt)
 
 
 def _dropped(gradient: Signal | None, axis: int) -> Signal | None:
@@ -216,7 +236,8 @@ def pad(context: Context) -> Effect:
         return Effect((signal,), lambda gradients: gradients)
     share = 1.0
     profile = list(signal.profile or (None,) * len(given))
-    for axis, (before, after) in enumerate(_zeros(context, len(given))):
+    zeros = _zeros(context, len(given))
+    for axis, (before, after) in enumerate(zeros):
         if before or after:
             share *= given[axis] / made[axis]
             inside = np.ones(given[axis]) if profile[axis] is None else profile[axis]
@@ -228,11 +249,15 @@ def pad(context: Context) -> Effect:
         signal.bent,
         tuple(profile),
     )
-    return Effect((thin,), lambda gradients: (_without_profile(gradients[0]),))
 
+    def backward(gradients: Gradients) -> Gradients:
+        gradient = gradients[0]
+        for axis, (before, after) in enumerate(zeros):
+            if before or after:
+                gradient = _part(gradient, axis, before, before + given[axis])
+        return (gradient,)
 
-def _without_profile(gradient: Signal | None) -> Signal | None:
-    return gradient and dataclasses.replace(gradient, profile=())
+    return Effect((thin,), backward)
 
 
 def _zeros(context: Context, rank: int) -> tuple[tuple[int, int], ...]:
