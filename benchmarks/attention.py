@@ -244,26 +244,23 @@ def run_cell(cell: str, args: argparse.Namespace) -> None:
 
 
 def report(folder: Path) -> None:
+    """Prints a table of what is there, and draws it."""
     best = summary(folder)
     cells = sorted({cell for cell, _ in best}, key=lambda cell: (cell.split("-")[0], int(cell.split("-")[1]), cell))
-    names = list(dict.fromkeys(start for _, start in best))
-    print("\nTraining loss, spread over seeds (judged loss, accuracy; learning rate; seeds)")
+    names = [name for name in (*STARTS, *THEORIES) if any((cell, name) in best for cell in cells)]
+    names = list(dict.fromkeys(names))
+    print("\nTraining loss, over the default's (judged loss, accuracy; learning rate; seeds and the spread over them)")
+    print(f"| cell | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
     for cell in cells:
-        print(f"{cell}")
-        for name in (name for name in names if (cell, name) in best):
-            print(f"  {name:16}{_brief(best[cell, name])}{_against(best, cell, name)}")
+        told = [_brief(best[cell, name], best.get((cell, "default"))) if (cell, name) in best else "" for name in names]
+        print(f"| {cell} | {' | '.join(told)} |")
     figure(best, cells, names, folder)
 
 
-def _brief(one: Best) -> str:
-    return f"{one.loss:.3f} +- {one.spread:.3f} ({one.judged_loss:.3f}, {one.accuracy:.3f}; {one.rate:g}; {one.seeds})"
-
-
-def _against(best: dict[tuple[str, str], Best], cell: str, name: str) -> str:
-    default = best.get((cell, "default"))
-    return (
-        "" if default is None or name == "default" else f"  {best[cell, name].loss / default.loss:.2f} of the default"
-    )
+def _brief(one: Best, default: Best | None) -> str:
+    share = "" if default is None or default is one else f", {one.loss / default.loss:.2f}"
+    seeds = f"; {one.seeds} seeds ±{one.spread:.3f}" if one.seeds > 1 else ""
+    return f"{one.loss:.3f}{share} ({one.judged_loss:.3f}, {one.accuracy:.3f}; {one.rate:g}{seeds})"
 
 
 def figure(best: dict[tuple[str, str], Best], cells: list[str], names: list[str], folder: Path) -> None:

@@ -30,7 +30,7 @@ RESIDUALS = ("balanced", "deepnorm", "depth_scaled", "none", "t_fixup", "zero")
 ResidualStart = Residual | Literal["deepnorm", "t_fixup"]
 AttentionStart = Literal["mimetic", "plain"]
 ATTENTIONS = ("mimetic", "plain")
-# How attention starts unless asked for.
+# How attention starts unless asked for, by the evidence in docs/attention.md.
 ATTENTION_DEFAULT: AttentionStart = "mimetic"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
@@ -69,8 +69,10 @@ class Theory(FromGraph):
             for: in plain deep networks it makes the difference between training and not, in normalized
             and residual ones its worth has been measured on few models only.
         attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
-            identity, the value-output product near a negative one, and learned positions as sinusoids
-            (see `docs/attention.md`); `"plain"`: as any other weight.
+            identity, the value-output product near a negative one, and learned positions beside
+            words as sinusoids; `"plain"`: as any other weight. Mimetic because vision transformers
+            and causal language models learned faster so (see `docs/attention.md`). A paper that
+            `residual` names decides on attention itself.
 
     Raises:
         SchemeError: an option is none of these.
