@@ -35,7 +35,7 @@ def channel_shares(inside: tuple[float, ...], agreement: float, channels: int) -
     Example:
         >>> through, back = channel_shares((1.0,) * 9, 0.0, 512)
         >>> [round(float(np.mean(one)), 2) for one in (through, 1 / through, back / through)]
-        [0.98, 1.2, 1.0]
+        [1.0, 1.2, 1.0]
     """
     weights, often = _kernels(len(inside)), np.sqrt(np.array(inside))
     back = (weights * often) ** 2 @ np.ones(len(inside))
