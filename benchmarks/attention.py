@@ -286,14 +286,7 @@ def figure(best: dict[tuple[str, str], Best], cells: list[str], names: list[str]
             own = [cell for cell in cells if (cell.split("-")[0], cell.endswith("warm")) == (task, warm)]
             points = sorted((int(cell.split("-")[1]), best[cell, name].loss) for cell in own if (cell, name) in best)
             axis.plot(*zip(*points), marker="o", label=name) if points else None
-        axis.set(
-            title=f"{task}{', warm-up' if warm else ''}",
-            xlabel="blocks",
-            xscale="log",
-            xticks=DEPTHS,
-            xticklabels=DEPTHS,
-        )
-        axis.minorticks_off()
+        axis.set(title=f"{task}{', warm-up' if warm else ''}", xlabel="blocks", xscale="log")
     axes[0][0].set_ylabel("training loss")
     axes[0][0].legend(fontsize=7)
     fig.tight_layout()
