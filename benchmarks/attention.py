@@ -17,7 +17,8 @@ All are pre-normalized. Each cell is one JSON file in the folder `--out`; what i
 core, where JAX takes 0.27 s. TF_NUM_INTRAOP_THREADS=1 leaves the other cores alone.
 
 Starts: Keras's default; GPT-2's scaling (normal of spread 0.02, residual projections over sqrt(2 L)); AutoInit by
-its table, and by theory. More by name: see `THEORIES`. It needs scikit-learn for digits, matplotlib for the figure.
+its table, and by theory. More by name: see `THEORIES` and `TABLES`. It needs scikit-learn for digits, and
+matplotlib for the figure.
 
 Wanted: on images the training loss of theory is at most 0.6 of the default's; elsewhere it is nowhere
 worse than the best other start beyond the seeds' spread; 24 blocks train without warm-up.
@@ -41,7 +42,7 @@ import numpy as np
 from keras import layers
 from runs import Best, Trainer, carry_out, summary
 
-from keras_autoinit import AutoInit, Theory
+from keras_autoinit import AutoInit, Orthogonal, Sinusoids, Theory
 
 DEPTHS = (2, 6, 12, 24)
 TASKS = ("vision", "digits", "text", "sort")
@@ -65,6 +66,7 @@ THEORIES = {
     "theory_t_fixup": Theory(residual="t_fixup"),
     "theory_linear": Theory(linear_start=True),
 }
+TABLES = {"sinusoids": Sinusoids(math.sqrt(2)), "no_sinusoids": Orthogonal(gain=math.sqrt(WIDTH))}
 STARTS = ("default", "gpt2", "table", "theory_plain", "theory_mimetic")
 
 
@@ -206,6 +208,10 @@ def started(task: str, depth: int, start: str, seed: int) -> keras.Model:
         AutoInit(seed=seed).apply(model)
     elif start in THEORIES:
         AutoInit(THEORIES[start], seed=seed).apply(model)
+    elif start in TABLES:
+        # What positions are worth: the mimetic start with another table of them, as large as its tokens.
+        job = AutoInit(Theory(attention="mimetic"), seed=seed)
+        job.apply(model, plan=job.plan(model).replace("*/table", TABLES[start]))
     return model
 
 
@@ -247,7 +253,7 @@ def report(folder: Path) -> None:
     """Prints a table of what is there, and draws it."""
     best = summary(folder)
     cells = sorted({cell for cell, _ in best}, key=lambda cell: (cell.split("-")[0], int(cell.split("-")[1]), cell))
-    names = [name for name in (*STARTS, *THEORIES) if any((cell, name) in best for cell in cells)]
+    names = [name for name in (*STARTS, *THEORIES, *TABLES) if any((cell, name) in best for cell in cells)]
     names = list(dict.fromkeys(names))
     print("\nTraining loss, over the default's (judged loss, accuracy; learning rate; seeds and the spread over them)")
     print(f"| cell | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
@@ -294,7 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results")
     parser.add_argument("--cells", nargs="+", default=["*"], help="names or patterns of cells")
-    parser.add_argument("--starts", nargs="+", choices=(*STARTS, *THEORIES), help="only these starts")
+    parser.add_argument("--starts", nargs="+", choices=(*STARTS, *THEORIES, *TABLES), help="only these starts")
     parser.add_argument("--rates", nargs="+", type=float, help="only these learning rates")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="how many, for every task")

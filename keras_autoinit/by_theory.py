@@ -31,7 +31,7 @@ ResidualStart = Residual | Literal["deepnorm", "t_fixup"]
 AttentionStart = Literal["mimetic", "plain"]
 ATTENTIONS = ("mimetic", "plain")
 # How attention starts unless asked for, by the evidence in docs/attention.md.
-ATTENTION_DEFAULT: AttentionStart = "mimetic"
+ATTENTION_DEFAULT: AttentionStart = "plain"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
@@ -70,9 +70,8 @@ class Theory(FromGraph):
             and residual ones its worth has been measured on few models only.
         attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
             identity, the value-output product near a negative one, and learned positions beside
-            words as sinusoids; `"plain"`: as any other weight. Mimetic because vision transformers
-            and causal language models learned faster so (see `docs/attention.md`). A paper that
-            `residual` names decides on attention itself.
+            words as sinusoids; `"plain"`: as any other weight (see `docs/attention.md`). A paper
+            that `residual` names decides on attention itself.
 
     Raises:
         SchemeError: an option is none of these.
