@@ -152,8 +152,8 @@ def starts() -> list[str]:
     try:
         import anyinit  # noqa: F401
     except ImportError:
-        return ["default", "he", "table", "theory"]
-    return ["default", "he", "anyinit_analytic", "anyinit_empirical", "table", "theory"]
+        return ["default", "he", "table", "data", "theory"]
+    return ["default", "he", "anyinit_analytic", "anyinit_empirical", "table", "data", "theory"]
 
 
 # --- Running ---
@@ -349,6 +349,7 @@ LABELS = {
     "anyinit_analytic": "anyinit analytic",
     "anyinit_empirical": "anyinit empirical",
     "table": "AutoInit, table",
+    "data": "AutoInit, data",
     "theory": "AutoInit, linear start",
 }
 
