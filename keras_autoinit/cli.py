@@ -119,8 +119,12 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="train a deep network on digits from two starts")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--picture", type=Path, default=Path("keras_autoinit_demo.png"), metavar="FILE.png")
-    demo.set_defaults(run=lambda options: run_demo(options.seed, options.picture))
+    demo.set_defaults(run=_demo)
     return parser
+
+
+def _demo(options: argparse.Namespace) -> None:
+    run_demo(options.seed, options.picture)
 
 
 def _add_method(command: argparse.ArgumentParser) -> None:
