@@ -1,7 +1,7 @@
 """How the time of `plan` grows with depth: seconds a layer should not.
 
     python benchmarks/depth.py
-    KERAS_BACKEND=jax python benchmarks/depth.py --repeats 9
+    KERAS_BACKEND=jax python benchmarks/depth.py --repeats 9 --method theory
 
 Wanted: seconds a layer from 100 to 2,000 layers constant within 1.5 times. Each depth is planned
 several times and the median counts. The recursion limit is raised for Keras's sake, which builds a
@@ -74,12 +74,12 @@ def blocks(depth: int) -> keras.Model:
     return keras.Model(inputs, x)
 
 
-def seconds(build: Callable[[int], keras.Model], depth: int, repeats: int) -> float:
+def seconds(build: Callable[[int], keras.Model], depth: int, repeats: int, method: str) -> float:
     """Returns the median time of a plan."""
     model, times = build(depth), []
     for _ in range(repeats):
         start = time.perf_counter()
-        AutoInit(seed=0).plan(model)
+        AutoInit(method, seed=0).plan(model)
         times.append(time.perf_counter() - start)
     return statistics.median(times)
 
@@ -88,10 +88,11 @@ def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--method", choices=("table", "theory"), default="table")
     options = parser.parse_args()
     table = Table("model", *(f"{depth:,} layers" for depth in DEPTHS), f"largest / smallest, {FROM} on", "wanted")
     for build in (chain, residual, blocks):
-        each = {depth: seconds(build, depth, options.repeats) / depth for depth in DEPTHS}
+        each = {depth: seconds(build, depth, options.repeats, options.method) / depth for depth in DEPTHS}
         deep = [value for depth, value in each.items() if depth >= FROM]
         ratio = max(deep) / min(deep)
         cells = [f"{1e6 * value:.0f} us a layer" for value in each.values()]

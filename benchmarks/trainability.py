@@ -11,10 +11,11 @@ scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 6
 Each cell is one JSON file in the folder `--out`; what is there is not run again, so the benchmark may
 be stopped and resumed at any time.
 
-The first seed trains at every learning rate, the others at the one that was best for it. Networks of
-30 layers and more stop as soon as they are judged above 0.9, which is the question; and any network
-whose training loss after six epochs is still that of chance. A cell's network is compiled once and
-given the weights of each start.
+The first seed trains at every learning rate, the others at the one that was best for it, or with
+`--every-rate` at all of them, as the shallow networks always do; of rates tried by equally many seeds
+the one that is best on average counts. Networks of 30 layers and more stop as soon as they are judged
+above 0.9, which is the question; and any network whose training loss after six epochs is still that of
+chance. A cell's network is compiled once and given the weights of each start.
 
 Starts: Keras's default, He by hand, AutoInit by its table and by theory, and, where they are installed,
 the methods of the nearest peer. Others by name: see `THEORIES`. It needs scikit-learn, and matplotlib
@@ -168,8 +169,7 @@ class Trainer:
         self.data = digits(not cell.startswith("mlp"))
         self.model = network(cell)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        # XLA code for hundreds of layers takes longer to compile than to run without.
-        jit = keras.config.backend() == "jax" and int(cell.split("-")[1]) <= 100
+        jit = keras.config.backend() == "jax"
         self.model.compile(keras.optimizers.Adam(1e-3), loss, metrics=["accuracy"], jit_compile=jit)
         self.model.optimizer.build(self.model.trainable_variables)
         self.fresh = [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables]
@@ -222,8 +222,8 @@ def carry_out(cell: str, folder: Path, names: list[str], args: argparse.Namespac
     rates = args.rates or (DEEPEST_RATES if cell.split("-")[1] == str(DEEPEST) else RATES)
     trainer = None
     for start, seed in itertools.product(names, range(args.seeds)):
-        best = rates if seed == 0 else (_best_rate(cell, [run for run in done if run.start == start]),)
-        for rate in best:
+        every = seed == 0 or args.every_rate or not _is_deep(cell)
+        for rate in rates if every else (_best_rate(cell, [run for run in done if run.start == start]),):
             if any((run.start, run.seed, run.rate) == (start, seed, rate) for run in done):
                 continue
             trainer = trainer or Trainer(cell, args.epochs)
@@ -233,13 +233,12 @@ def carry_out(cell: str, folder: Path, names: list[str], args: argparse.Namespac
     keras.utils.clear_session()
 
 
-def _goodness(run: Run, deep: bool) -> tuple[float, float]:
-    """Which learning rate is best: of deep networks, with which it trains, soonest; else, with which it learns most."""
+def _goodness(runs: list[Run], deep: bool) -> tuple[float, float, float]:
+    """Which learning rate is best: one that more seeds tried; then of deep networks, with which more train, sooner."""
     if not deep:
-        return 0.0, -_tenth(run)
-    if run.judged > TRAINED:
-        return 2.0, -len(run.accuracy)
-    return run.judged, -run.loss[-1]
+        return len(runs), 0.0, -statistics.fmean(map(_tenth, runs))
+    trained = statistics.fmean(min(run.judged, TRAINED) for run in runs)
+    return len(runs), trained, -statistics.fmean(len(run.accuracy) for run in runs)
 
 
 def _tenth(run: Run) -> float:
@@ -252,7 +251,8 @@ def _is_deep(cell: str) -> bool:
 
 
 def _best_rate(cell: str, runs: list[Run]) -> float:
-    return max((run for run in runs if run.seed == 0), key=lambda run: _goodness(run, _is_deep(cell))).rate
+    rates = {rate: [run for run in runs if run.rate == rate] for rate in {run.rate for run in runs}}
+    return max(rates, key=lambda rate: _goodness(rates[rate], _is_deep(cell)))
 
 
 def _told(run: Run) -> str:
@@ -407,6 +407,7 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", help="only these starts")
     parser.add_argument("--rates", nargs="+", type=float, help="only these learning rates")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--every-rate", action="store_true", help="every seed of deep networks at every rate too")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--bases", nargs="*", type=int, help="compare matrices of convolutions at these depths instead")
     parser.add_argument("--report", action="store_true", help="only print and draw what is there")
