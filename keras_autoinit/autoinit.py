@@ -9,6 +9,7 @@ from typing import Any
 
 import keras
 
+from keras_autoinit.duplicates import drawn_apart
 from keras_autoinit.errors import PlanError, TrainedModelError, TrainedModelWarning
 from keras_autoinit.graphs import Graph, is_unseen
 from keras_autoinit.methods import Method, method_of
@@ -125,6 +126,7 @@ class AutoInit(keras.callbacks.Callback):
     def _planned(self, model: keras.Model, inputs: Any) -> tuple[Graph, Plan]:
         seed = secrets.randbits(31) if self.seed is None else int(self.seed)
         graph, rows, told = self.method.decided(model, inputs, self.selection, seed)
+        rows = drawn_apart(rows, graph.places)
         return graph, self._stored(Plan(rows, (*_notes(graph, rows, self.portable), *told), seed))
 
     def _stored(self, plan: Plan) -> Plan:

@@ -8,7 +8,17 @@ from collections.abc import Iterator, Sequence
 
 from keras_autoinit.findings import Finding
 from keras_autoinit.readings import Reading, Signals
-from keras_autoinit.thresholds import COLLAPSED, EXPLODED, GRADIENT_EXPLODED, GRADIENT_VANISHED, VANISHED, Rows, finding
+from keras_autoinit.thresholds import (
+    COLLAPSED,
+    EXPLODED,
+    GRADIENT_EXPLODED,
+    GRADIENT_VANISHED,
+    NONE_AT_ALL,
+    VANISHED,
+    Rows,
+    each_weight,
+    finding,
+)
 
 # What a falling series still counts as its start: between one halving and two.
 NEAR = 3.0
@@ -109,7 +119,8 @@ def gradients(rows: Rows) -> Iterator[Finding]:
     A gradient that is small because the signal grows on its way, or the other way round, is a fault
     of the signal: so the product of both is followed, which a plain chain of weights leaves as it is.
     """
-    kept = [row for row in _plain(rows) if row.sensitivity is not None and math.isfinite(row.sensitivity)]
+    known = [row for row in _plain(rows) if row.sensitivity is not None and math.isfinite(row.sensitivity)]
+    kept = [row for row in known if not row.aside]
     if len(kept) < 2:
         return
     sizes = [row.sensitivity or 0.0 for row in kept]
@@ -123,6 +134,18 @@ def gradients(rows: Rows) -> Iterator[Finding]:
         yield finding("vanishing_gradient", "error", row.path, starved, GRADIENT_VANISHED, measure, advice)
     for run in _unnormalized(kept):
         yield from _exploding_gradient(run, _late(sizes))
+
+
+def untaught(rows: Rows) -> Iterator[Finding]:
+    """Yields layers with weights that no gradient reaches, while the rest of the model learns without them.
+
+    Not the rest of a branch that starts at zero: it learns from the second step on.
+    """
+    closed = any(weight.is_zero for _, weight in each_weight(rows))
+    for row in rows:
+        if row.aside and row.weights and not closed:
+            advice = "It will not learn; take it out, or connect it, if it is meant to."
+            yield finding("no_gradient", "info", row.path, 0.0, NONE_AT_ALL, "gradient times signal", advice)
 
 
 def _late(sizes: Sequence[float]) -> float:

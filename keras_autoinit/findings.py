@@ -11,6 +11,7 @@ KINDS = {
     "exploding_signal": "The signal grows beyond bounds on its way forward.",
     "vanishing_gradient": "The gradient dies out on its way back.",
     "exploding_gradient": "The gradient grows beyond bounds on its way back.",
+    "no_gradient": "Nothing that the loss sees depends on it.",
     "dead_units": "Units put out zero for every sample.",
     "saturated_units": "Outputs are stuck at the bounds of their activation.",
     "symmetric_units": "Units, or projections, hold the same weights and will always learn the same.",

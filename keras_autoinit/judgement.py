@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from keras_autoinit.depth_faults import collapsed, exploding, gradients, vanishing
+from keras_autoinit.depth_faults import collapsed, exploding, gradients, untaught, vanishing
 from keras_autoinit.findings import SEVERITIES, Finding
 from keras_autoinit.layer_faults import dead, mismatched, non_finite, saturated, shared, symmetric, unfit, zero_weights
 from keras_autoinit.readings import Signals
@@ -37,7 +37,7 @@ def judged(signals: Signals) -> tuple[Finding, ...]:
     clear = rows[: _first(rows, causes)]
     found = [*causes, *(finding for rule in _SIZES for finding in rule(clear, signals))]
     if not _serious(found):
-        found += gradients(rows)
+        found += [*gradients(rows), *untaught(rows)]
     found += collapsed(clear, signals)
     if not _serious(found):
         found += [*unfit(rows)]

@@ -131,7 +131,10 @@ class Measurer:
     ) -> Reading:
         held = tuple(weights[id(each.variable)] for each in subject.weights if id(each.variable) in weights)
         row = run.rows[id(subject.call)]
-        return dataclasses.replace(row, weights=held, **predicted.get(subject.call.outputs[0], {}))
+        # Of a recurrent layer perhaps only the state is read, which is not what is measured.
+        untaught = row.sensitivity == 0 and not any(weight.gradient for weight in held)
+        aside = untaught and _leads_around(self.graph, subject.call)
+        return dataclasses.replace(row, aside=aside, weights=held, **predicted.get(subject.call.outputs[0], {}))
 
 
 class _Run:
@@ -286,6 +289,20 @@ def _predicted(graph: Graph) -> tuple[dict[int, dict[str, Any]], tuple[str, ...]
         if number in prediction.gradients:
             found[number]["predicted_gradient"] = float(prediction.gradients[number].second_moment)
     return found, ()
+
+
+def _leads_around(graph: Graph, call: Call) -> bool:
+    """Whether what comes in reaches the model's output by another way than through a call."""
+    stack, seen = list(graph.outputs), {*graph.outputs, *call.outputs}
+    while stack:
+        tensor = stack.pop()
+        maker = graph.maker(tensor)
+        if tensor in graph.inputs:
+            return True
+        if maker is not None and tensor not in call.outputs:
+            stack.extend(number for number in maker.inputs if number not in seen)
+            seen.update(maker.inputs)
+    return False
 
 
 def _notes(graph: Graph) -> tuple[str, ...]:

@@ -94,6 +94,7 @@ class Reading:
         gradient: second moment of the loss's gradient at its output.
         sensitivity: length of the gradient times root mean square of the signal, relative to those at the
             model's output: how much a small random change here, in proportion to the signal, matters to the loss.
+        aside: whether no gradient arrives at all, and the signal reaches the model's output by another way.
         predicted_second_moment: what theory says of a model with these weights on unit normal input.
         predicted_gradient: likewise, for unit gradients at the model's output.
         histogram: of its output.
@@ -115,6 +116,7 @@ class Reading:
     cosine: float | None = None
     gradient: float | None = None
     sensitivity: float | None = None
+    aside: bool = False
     predicted_second_moment: float | None = None
     predicted_gradient: float | None = None
     histogram: Histogram | None = None
