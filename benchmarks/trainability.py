@@ -5,8 +5,9 @@
     python benchmarks/trainability.py --out trainability --report         # the table and the figure of what is there
     python benchmarks/trainability.py --out bases --bases 10 20 40        # matrices of convolutions, by depth
 
-A cell is a network, `mlp-DEPTH-ACTIVATION` or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide,
-the others 128; convolutions have 32 filters of 3x3 and are flattened before the head), on
+A cell is a network, `mlp-DEPTH-ACTIVATION`, `bn-DEPTH-ACTIVATION` (the same with batch normalization
+before every activation) or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide, the others 128;
+convolutions have 32 filters of 3x3 and are flattened before the head), on
 scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 64, at most 15 epochs.
 Each cell is one JSON file in the folder `--out`; what is there is not run again, so the benchmark may
 be stopped and resumed at any time.
@@ -56,6 +57,12 @@ CELLS = (
     "mlp-1000-gelu",
     *(f"cnn-{depth}-{name}" for depth in (20, 50) for name in ("relu", "tanh", "gelu")),
     *(f"cnn-100-{name}" for name in ("relu", "gelu")),
+    *(f"bn-{depth}-{name}" for depth in (10, 30, 60) for name in ("relu", "gelu")),
+)
+# From how many layers on the linear start is worth it.
+LENGTHS = (
+    *(f"mlp-{depth}-{name}" for depth in (4, 5, 6, 8) for name in ("relu", "gelu", "silu", "elu", "selu")),
+    *(f"cnn-{depth}-{name}" for depth in (3, 6, 10) for name in ("relu", "gelu")),
 )
 RATES = (1e-3, 3e-4, 1e-4)
 # The deepest asks for smaller steps.
@@ -99,12 +106,15 @@ def digits(images: bool) -> tuple[np.ndarray, ...]:
 
 def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
     kind, depth, activation = cell.split("-")
+    width = 64 if int(depth) >= DEEPEST else 128
     if kind == "mlp":
-        width = 64 if int(depth) >= DEEPEST else 128
         hidden: list[Any] = [
             keras.layers.Dense(width, activation, kernel_initializer=kernel) for _ in range(int(depth))
         ]
         return keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10)])
+    if kind == "bn":
+        hidden = [_normalized(width, activation, kernel) for _ in range(int(depth))]
+        return keras.Sequential([keras.Input((64,)), *itertools.chain(*hidden), keras.layers.Dense(10)])
     hidden = [
         keras.layers.Conv2D(32, 3, padding="same", activation=activation, kernel_initializer=kernel)
         for _ in range(int(depth))
@@ -113,10 +123,20 @@ def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 1)), *hidden, head, keras.layers.Dense(10)])
 
 
+def _normalized(width: int, activation: str, kernel: str) -> list[keras.Layer]:
+    dense = keras.layers.Dense(width, use_bias=False, kernel_initializer=kernel)
+    return [dense, keras.layers.BatchNormalization(), keras.layers.Activation(activation)]
+
+
+def digits_of(cell: str) -> tuple[np.ndarray, ...]:
+    return digits(cell.startswith(("cnn", "pooled")))
+
+
 # --- Starts ---
 
 THEORIES = {
-    "theory": Theory(linear_start=True),
+    "theory": Theory(),
+    "linear": Theory(linear_start=True),
     "theory_orthogonal": Theory(linear_start=False),
     "theory_normal": Theory(linear_start=False, distribution="truncated_normal"),
     "linear_normal": Theory(linear_start=True, distribution="truncated_normal"),
@@ -130,7 +150,7 @@ def started(cell: str, start: str, seed: int) -> keras.Model:
     if start == "table":
         AutoInit(seed=seed).apply(model)
     elif start == "data":
-        AutoInit("data", seed=seed).apply(model, digits(not cell.startswith("mlp"))[0])
+        AutoInit("data", seed=seed).apply(model, digits_of(cell)[0])
     elif start in THEORIES:
         AutoInit(THEORIES[start], seed=seed).apply(model)
     elif start.startswith("linear_"):
@@ -145,7 +165,7 @@ def peer(model: keras.Model, cell: str, mode: str, seed: int) -> None:
     """Applies the nearest peer's methods."""
     import anyinit
 
-    x = digits(not cell.startswith("mlp"))[0][:64]
+    x = digits_of(cell)[0][:64]
     anyinit.initialize(model, mode, tuple(x.shape) if mode == "analytic" else x, seed=seed)
 
 
@@ -166,7 +186,7 @@ class Trainer:
     def __init__(self, cell: str, epochs: int) -> None:
         self.cell, self.epochs = cell, epochs
         self.deep = _is_deep(cell)
-        self.data = digits(not cell.startswith("mlp"))
+        self.data = digits_of(cell)
         self.model = network(cell)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         jit = keras.config.backend() == "jax"
@@ -326,7 +346,7 @@ def _averaged(rate: float, runs: list[Run]) -> Best:
 def report(folder: Path, patterns: list[str]) -> None:
     found = summary(folder).items()
     best = {key: one for key, one in found if any(fnmatch.fnmatchcase(key[0], pattern) for pattern in patterns)}
-    cells = [cell for cell in CELLS if any(key[0] == cell for key in best)]
+    cells = [cell for cell in (*CELLS, *LENGTHS) if any(key[0] == cell for key in best)]
     names = list(dict.fromkeys(start for _, start in best))
     print("\nAccuracy (loss after one epoch, after the tenth or the last before; learning rate; epochs)")
     for cell in cells:
@@ -418,7 +438,7 @@ def main() -> None:
         return
     if not args.report:
         sys.setrecursionlimit(100_000)
-        for cell in CELLS:
+        for cell in (*CELLS, *LENGTHS):
             if any(fnmatch.fnmatchcase(cell, one) for one in args.cells):
                 carry_out(cell, args.out, args.starts or starts(), args)
     report(args.out, args.cells)

@@ -12,7 +12,7 @@ from keras_autoinit.attention import mimetic_start
 from keras_autoinit.by_table import feeds_of, kept_weights, role_of, told
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.graphs import Graph, Place
-from keras_autoinit.linear_start import LinearStart, mirrored_decisions
+from keras_autoinit.linear_start import LinearStart, Part, mirrored_decisions
 from keras_autoinit.methods import FromGraph
 from keras_autoinit.plans import Decision
 from keras_autoinit.positions import tables_start
@@ -37,7 +37,12 @@ ATTENTION_DEFAULT: AttentionStart = "plain"
 ALARMING = 1e4
 
 
-_OPTIONS = (("attention", ATTENTIONS), ("distribution", DISTRIBUTIONS), ("residual", RESIDUALS))
+_OPTIONS = (
+    ("attention", ATTENTIONS),
+    ("distribution", DISTRIBUTIONS),
+    ("linear_start", (True, False, "auto")),
+    ("residual", RESIDUALS),
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,10 @@ class Theory(FromGraph):
             and `"deepnorm"` (Wang et al. 2022, arXiv 2203.00555, for blocks that end in one, whose
             trunk the model itself multiplies by alpha), which draw the weights of the branches by
             the paper's formula (see `docs/attention.md`).
-        linear_start: mirror the weights of every stretch that can begin as one linear map (see
-            `docs/linear_start.md`); the scales of all others are solved around them. Off unless asked
-            for: in plain deep networks it makes the difference between training and not, in normalized
-            and residual ones its worth has been measured on few models only.
+        linear_start: `"auto"`: mirror the weights of long stretches that can begin as one linear map: of 6
+            weights and more, of 60 where the activation is only nearly a line; `True`: of every such
+            stretch; `False`: of none. The scales of all others are solved around them. In plain deep
+            networks it makes the difference between training and not (see `docs/linear_start.md`).
         attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
             identity, the value-output product near a negative one, and learned positions beside
             words as sinusoids; `"plain"`: as any other weight (see `docs/attention.md`). A paper
@@ -83,7 +88,7 @@ class Theory(FromGraph):
 
     distribution: Distribution = "orthogonal"
     residual: ResidualStart = "balanced"
-    linear_start: bool = False
+    linear_start: bool | Literal["auto"] = "auto"
     attention: AttentionStart = ATTENTION_DEFAULT
 
     def __post_init__(self) -> None:
@@ -134,18 +139,28 @@ class Theory(FromGraph):
         fixed: dict[str, Fixed] = {}
         remarks: dict[str, str] = {}
         notes: tuple[str, ...] = ()
-        if self.linear_start:
-            fixed = _mirrored(plain.decide(graph, selection), graph, selection)
+        parts = self._parts(graph, selection, kept)
+        if any(part.stretch is not None for part in parts.values()):
+            fixed = _mirrored(plain.decide(graph, selection), graph, parts)
+        if self.linear_start is True:
+            remarks = {path: part.reason for path, part in parts.items() if part.stretch is None}
         taken = set(kept)
         if self.residual in NAMED:
             chosen, notes = NAMED[self.residual](graph, kept)
             fixed, taken = {**fixed, **chosen}, taken | set(chosen)
         if self.attention == "mimetic":
             _, prediction = plain._followed(graph, selection, fixed)
-            chosen, remarks = mimetic_start(graph, taken)
+            chosen, why = mimetic_start(graph, taken)
             tables, others = tables_start(graph, prediction.signals, taken) if chosen else ({}, {})
-            fixed, remarks = {**fixed, **chosen, **tables}, {**remarks, **others}
+            fixed, remarks = {**fixed, **chosen, **tables}, {**remarks, **why, **others}
         return fixed, remarks, notes
+
+    def _parts(self, graph: Graph, selection: Selection, kept: Mapping[str, str]) -> dict[str, Part]:
+        """Returns what the linear start says of each weight."""
+        if not self.linear_start:
+            return {}
+        start = LinearStart(stretches="long" if self.linear_start == "auto" else "all")
+        return start.parts(graph, selection, kept)
 
 
 def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[Decision, ...]:
@@ -155,11 +170,10 @@ def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[D
     )
 
 
-def _mirrored(rows: tuple[Decision, ...], graph: Graph, selection: Selection) -> dict[str, Fixed]:
+def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:
     """Returns the weights that take part in a linear stretch, with what they are to be drawn from."""
-    parts = LinearStart().parts(graph, selection, {row.path for row in rows if not row.changed})
     fixed = {}
-    for old, new in zip(rows, mirrored_decisions(rows, graph, selection), strict=True):
+    for old, new in zip(rows, mirrored_decisions(rows, graph, parts), strict=True):
         part = parts.get(new.path)
         if part is not None and part.stretch is not None and new.new != old.new:
             wanted = old.output_std**2 if part.merges and old.output_std is not None else part.variance

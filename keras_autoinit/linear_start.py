@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from keras_autoinit.selection import Selection
 from keras_autoinit.slots import Slot
 
 BASES = ("auto", "delta_orthogonal", "orthogonal")
+STRETCHES = ("all", "long")
 
 # From this many weights on, convolutions of a stretch are delta-orthogonal with `base="auto"`: such kernels
 # leave every position to itself. Where the stretch ends in a flattening, whose reader sees all positions,
@@ -36,6 +37,13 @@ BASES = ("auto", "delta_orthogonal", "orthogonal")
 # (`benchmarks/trainability.py --bases`; docs/linear_start.md has the numbers).
 DEEP = 30
 DEEP_FLATTENED = 10
+
+# Stretches of fewer weights learn as fast or faster from plain orthogonal matrices; where the activation is only
+# nearly a line (elu, selu, sigmoid) those of fewer than 60 do (docs/linear_start.md has the numbers).
+LONG = 6
+LONG_NEARLY = 60
+# Mish, with 0.001, behaves as the exact ones do.
+EXACTLY = 0.002
 SOURCE = "after Balduzzi et al. 2017, arXiv 1702.08591"
 
 
@@ -82,9 +90,11 @@ class LinearStart:
             of one and reads pairs), or `"auto"`: the latter in stretches of 30
             weights or more, of 10 or more if they end in a flattening.
         feed_forward: mirror the feed-forward blocks of transformers too, where it did not help.
+        stretches: `"all"`, or `"long"`: only those of 6 weights and more, of 60 where an activation is
+            only nearly a line: shorter ones learn as fast without.
 
     Raises:
-        SchemeError: `base` is none of these.
+        SchemeError: `base` or `stretches` is none of these.
 
     Example:
         >>> LinearStart(base="delta_orthogonal").feed_forward
@@ -93,11 +103,13 @@ class LinearStart:
 
     base: Literal["auto", "orthogonal", "delta_orthogonal"] = "auto"
     feed_forward: bool = False
+    stretches: Literal["all", "long"] = "all"
 
     def __post_init__(self) -> None:
-        if self.base not in BASES:
-            names = ", ".join(map(repr, BASES))
-            raise SchemeError(f"Expected `base` to be one of {names}. Received: {self.base!r}.")
+        for name, allowed in (("base", BASES), ("stretches", STRETCHES)):
+            if getattr(self, name) not in allowed:
+                names = ", ".join(map(repr, allowed))
+                raise SchemeError(f"Expected `{name}` to be one of {names}. Received: {getattr(self, name)!r}.")
 
     def parts(self, graph: Graph, selection: Selection | None = None, alone: Collection[str] = ()) -> dict[str, Part]:
         """Returns what the linear start says of each weight that it has something to say of, by path.
@@ -125,6 +137,8 @@ class LinearStart:
             # Of an output layer nobody expects one.
             return None if why in (None, SHOWN) else Part(reason=f"No linear start: {why}.")
         stretch, length = layout.stretches[key], layout.length(key)
+        if self.stretches == "long" and length < (LONG if layout.residual(key) <= EXACTLY else LONG_NEARLY):
+            return None
         if key in search.depthwise:
             return _equal_part(search, key, stretch, length)
         readings = search.readings[key]
@@ -185,20 +199,27 @@ def _reason(pairs_in: int | None, pairs_out: int | None, length: int, why: str |
 
 
 def mirrored_decisions(
-    rows: Iterable[Decision], graph: Graph, selection: Selection | None = None, start: LinearStart | None = None
+    rows: Iterable[Decision], graph: Graph, parts: Mapping[str, Part] | None = None
 ) -> tuple[Decision, ...]:
     """Returns decisions in which every weight of a linear stretch is mirrored; the others stand.
 
     Args:
-        rows: decisions on the same model, by any method; a weight that they leave alone takes no part.
+        rows: decisions on the same model, by any method.
         graph: the model.
-        selection: what may be touched.
-        start: how the linear start is laid out.
+        parts: what the linear start says of each weight; all that it has to say, but for weights that
+            the rows leave alone, if not given.
     """
     rows = tuple(rows)
-    parts = (start or LinearStart()).parts(graph, selection, {row.path for row in rows if not row.changed})
+    parts = parts_beside(rows, graph) if parts is None else parts
     slots = {f"{place.path}/{slot.weight}": slot for place in graph.places for slot in place.slots}
     return tuple(_mirrored(row, parts[row.path], slots[row.path]) if row.path in parts else row for row in rows)
+
+
+def parts_beside(
+    rows: Iterable[Decision], graph: Graph, selection: Selection | None = None, start: LinearStart | None = None
+) -> dict[str, Part]:
+    """Returns what the linear start says of each weight; one that the rows leave alone takes no part."""
+    return (start or LinearStart()).parts(graph, selection, {row.path for row in rows if not row.changed})
 
 
 def with_linear_start(plan: Plan, model: keras.Model, inputs: Any = None, start: LinearStart | None = None) -> Plan:
@@ -220,7 +241,8 @@ def with_linear_start(plan: Plan, model: keras.Model, inputs: Any = None, start:
         >>> plan["hidden/kernel"].new, plan["head/kernel"].new
         (autoinit>mirrored(base='orthogonal', pairs_out=8), autoinit>mirrored(base='orthogonal', pairs_in=8))
     """
-    rows = mirrored_decisions(plan.decisions, read(model, inputs), None, start)
+    graph = read(model, inputs)
+    rows = mirrored_decisions(plan.decisions, graph, parts_beside(plan.decisions, graph, start=start))
     return dataclasses.replace(plan, decisions=rows)
 
 

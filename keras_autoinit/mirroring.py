@@ -242,11 +242,20 @@ class Layout:
         for key, number in self.stretches.items():
             self._lengths[number] = max(self._lengths.get(number, 0), self._depths[key])
         read = [(key, one) for key, several in search.readings.items() for one in several]
+        self._residuals: dict[int, float] = {}
+        for key, one in read:
+            if key in self.stretches and one.pairs is not None:
+                number = self.stretches[key]
+                self._residuals[number] = max(self._residuals.get(number, 0.0), one.pairs.residual)
         self._flattened = {self.stretches[key] for key, one in read if key in self.stretches and _is_flattened(one)}
 
     def length(self, key: Key) -> int:
         """Returns how many weights follow each other in a weight's stretch."""
         return self._lengths[self.stretches[key]]
+
+    def residual(self, key: Key) -> float:
+        """Returns the largest share of power that is on no line in a weight's stretch."""
+        return self._residuals.get(self.stretches[key], 0.0)
 
     def flattens(self, key: Key) -> bool:
         """Returns whether a weight's stretch flattens a feature map, so that all positions are read."""

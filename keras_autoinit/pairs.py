@@ -41,6 +41,7 @@ class Pairs:
         variance: that of `z`.
         slope: `None` before the activation; after it, the slope of `f(z) - f(-z)`.
         spread: the standard deviation of a unit.
+        residual: after the activation, the share of the power of `f(z) - f(-z)` that is not on the line.
     """
 
     axis: int
@@ -49,6 +50,7 @@ class Pairs:
     variance: float = 1.0
     slope: float | None = None
     spread: float = 1.0
+    residual: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,8 @@ def bent(pairs: Pairs, met: Activation) -> Fate:
     if odd.residual > NEARLY_LINEAR:
         return f"the odd part of {met} is no line ({odd.residual:.0%} of its power is not on the nearest one)"
     spread = math.sqrt(max(moments.second_moment - moments.mean**2, 1e-12))
-    return dataclasses.replace(pairs, slope=math.sqrt(odd.second_moment / variance), spread=spread)
+    slope = math.sqrt(odd.second_moment / variance)
+    return dataclasses.replace(pairs, slope=slope, spread=spread, residual=odd.residual)
 
 
 def kept(graph: Graph, call: Call, pairs: Sequence[Pairs | None]) -> Fate:
@@ -200,7 +203,8 @@ def _together(meeting: _Meeting, name: str) -> Fate:
         return Narrower(block) if block > 1 else f"{name} brings in pairs of another width"
     origins = tuple(dict.fromkeys(key for one in found for key in one.origins))
     variance = sum(one.variance for one in found) * (1 if "add" in name or "subtract" in name else 1 / len(found))
-    return dataclasses.replace(first, origins=origins, variance=variance)
+    residual = max(one.residual for one in found)
+    return dataclasses.replace(first, origins=origins, variance=variance, residual=residual)
 
 
 def _alike(one: float | None, other: float | None) -> bool:

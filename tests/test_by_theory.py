@@ -176,7 +176,7 @@ def test_recurrent_attention_and_embedding_weights_are_solved():
     assert not plan.notes
 
 
-@pytest.mark.parametrize("option", [{"distribution": "gauss"}, {"residual": "some"}])
+@pytest.mark.parametrize("option", [{"distribution": "gauss"}, {"residual": "some"}, {"linear_start": "perhaps"}])
 def test_options_are_checked(option):
     with pytest.raises(SchemeError, match="Expected `"):
         Theory(**option)
@@ -222,6 +222,31 @@ def test_a_linear_start_by_theory_is_one_linear_map():
     made, mirrored = (keras.ops.convert_to_numpy(model(x)) for x in (source, -source))
     # Twenty layers of float32 rounding.
     np.testing.assert_allclose(mirrored, -made, atol=20 * 16 * np.finfo("float32").eps)
+
+
+def mirrored(plan):
+    return [row.path for row in plan if row.new.name == "autoinit>mirrored"]
+
+
+def test_long_stretches_start_linear_unless_they_are_not_to():
+    long, short = stack(5, "gelu"), stack(4, "gelu")
+    assert len(mirrored(AutoInit("theory", seed=0).plan(long))) == 6
+    assert not mirrored(AutoInit(Theory(linear_start=False), seed=0).plan(long))
+    assert not mirrored(AutoInit("theory", seed=0).plan(short))
+    assert len(mirrored(AutoInit(Theory(linear_start=True), seed=0).plan(short))) == 5
+
+
+def test_a_model_is_planned_alike_after_it_has_been_started():
+    model = stack(6, "relu")
+    first = AutoInit("theory", seed=0).apply(model)
+    assert [row.new for row in AutoInit("theory", seed=0).plan(model)] == [row.new for row in first]
+
+
+def test_who_asks_for_a_linear_start_is_told_where_it_ends():
+    model = keras.Sequential([keras.Input((16,)), layers.Dense(16, "tanh", name="bent"), layers.Dense(4, name="head")])
+    asked = AutoInit(Theory(linear_start=True), seed=0).plan(model)
+    assert "No linear start: tanh is odd" in asked["bent/kernel"].reason
+    assert "No linear start" not in AutoInit("theory", seed=0).plan(model)["bent/kernel"].reason
 
 
 def test_a_linear_start_leaves_normalized_branches_their_share():

@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_autoinit import AutoInit, Plan, SchemeError
 from keras_autoinit.graphs import read
-from keras_autoinit.linear_start import LinearStart, mirrored_decisions, with_linear_start
+from keras_autoinit.linear_start import LinearStart, mirrored_decisions, parts_beside, with_linear_start
 from keras_autoinit.selection import Selection
 
 EXACT = ["relu", "leaky_relu", "gelu", "silu"]
@@ -400,7 +400,8 @@ def test_frozen_and_excluded_layers_take_no_part():
     model = mlp(3, "relu")
     plan = AutoInit(seed=1).plan(model)
     name = model.layers[0].name
-    rows = mirrored_decisions(plan.decisions, read(model), Selection.of(None, name))
+    graph = read(model)
+    rows = mirrored_decisions(plan.decisions, graph, parts_beside(plan.decisions, graph, Selection.of(None, name)))
     assert [row.new.name == "autoinit>mirrored" for row in rows] == [False, True, True, True]
     # A plan that leaves a layer alone says so by itself.
     rows = mirrored_decisions(AutoInit(seed=1, exclude=name).plan(model).decisions, read(model))
@@ -443,9 +444,38 @@ def test_deep_convolutions_are_delta_orthogonal_but_for_the_one_that_reads_the_i
     assert asked.decisions[1].new.config["base"] == "delta_orthogonal"
 
 
+@pytest.mark.parametrize(
+    ("activation", "hidden", "mirrored"),
+    [
+        ("relu", 4, False),
+        ("relu", 5, True),
+        ("gelu", 5, True),
+        ("mish", 5, True),
+        ("elu", 58, False),
+        ("elu", 59, True),
+    ],
+)
+def test_only_long_stretches_are_mirrored_if_asked(activation, hidden, mirrored):
+    model = keras.Sequential(
+        [keras.Input((8,)), *[layers.Dense(8, activation) for _ in range(hidden)], layers.Dense(3)]
+    )
+    parts = LinearStart(stretches="long").parts(read(model))
+    assert [part.length for part in parts.values() if part.stretch is not None] == (hidden + 1) * mirrored * [
+        hidden + 1
+    ]
+
+
+def test_one_nearly_linear_activation_makes_a_stretch_nearly_linear():
+    hidden = [layers.Dense(8, "relu"), layers.Dense(8, "elu"), *[layers.Dense(8, "relu") for _ in range(10)]]
+    model = keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(3)])
+    assert all(part.stretch is None for part in LinearStart(stretches="long").parts(read(model)).values())
+
+
 def test_an_unknown_base_is_refused():
     with pytest.raises(SchemeError, match="'auto', 'delta_orthogonal', 'orthogonal'"):
         LinearStart(base="he")
+    with pytest.raises(SchemeError, match="Expected `stretches` to be one of 'all', 'long'"):
+        LinearStart(stretches="short")
 
 
 def test_a_model_that_is_not_built_is_left_as_it_is():
