@@ -116,7 +116,7 @@ def _parser() -> argparse.ArgumentParser:
     gain = commands.add_parser("gain", help="compute an activation's gain")
     gain.add_argument("activation", metavar="ACTIVATION", help="a name, such as gelu")
     gain.set_defaults(run=_gain)
-    demo = commands.add_parser("demo", help="train a deep network on digits from two starts")
+    demo = commands.add_parser("demo", help="train a deep network on digits from three starts")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--picture", type=Path, default=Path("keras_autoinit_demo.png"), metavar="FILE.png")
     demo.set_defaults(run=_demo)

@@ -15,11 +15,14 @@ def test_the_demo_shows_a_network_that_learns_beside_one_that_does_not(tmp_path,
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     assert main(["demo", "--picture", str(tmp_path / "demo.png")]) == 0
     out = capsys.readouterr().out
-    epoch, _, keras_accuracy, _, accuracy = out.split()[-5:]
+    epoch, _, keras_accuracy, _, accuracy, loss, linear_accuracy = out.split()[-7:]
     assert epoch == "10"
     assert float(keras_accuracy) < 0.3
     assert float(accuracy) > 0.8
+    assert float(linear_accuracy) > 0.9
+    assert float(loss) < 0.1
     assert "autoinit>lecun_normal(gain='gelu')" in out
+    assert "autoinit>mirrored(base='orthogonal'" in out
     assert "Picture" not in out
 
 
