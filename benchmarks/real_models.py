@@ -5,13 +5,14 @@
     python benchmarks/real_models.py --out real_models --report              # the table of what is there
 
 On 6,000 images of MNIST (`benchmarks/data`), Adam at 1e-3, batches of 64: `vgg`, plain convolutions
-with two max-poolings, and `vgg_bn`, the same with batch normalization; `resnet50` of
-`keras.applications` on 32x32 pixels; `vit`, six pre-normalized blocks of width 64; `unet`, an
-autoencoder that takes noise off. Each model is compiled once and given the weights of each start, and
-is one JSON file in the folder `--out`; what is there is not run again.
+with two max-poolings, and `vgg_bn`, the same with batch normalization; `resnet50` and `mobilenet` (a
+quarter as wide) of `keras.applications` on 32x32 pixels; `vit`, six pre-normalized blocks of width 64;
+`unet`, an autoencoder that takes noise off. Each model is compiled once and given the weights of each
+start, and is one JSON file in the folder `--out`; what is there is not run again.
 
-Starts: Keras's default, He by hand, AutoInit by its table, and by theory with and without the linear
-start. Losses are means over ten steps.
+Starts: Keras's default, He by hand, AutoInit by its table, and by theory: plain, with every linear
+start that there is, and as it is by default, which is mostly one of the two and then not run again.
+Losses are means over ten steps.
 
 Wanted: with theory, a median of 0.7 times the default's steps or fewer, and a final loss that is
 nowhere worse beyond the seeds' spread.
@@ -41,8 +42,9 @@ IMAGES = Path(__file__).parent / "data" / "mnist_small.npz"
 BATCH, PIECE, RATE = 64, 10, 1e-3
 METHODS: dict[str, Any] = {
     "table": "table",
-    "theory": Theory(linear_start=False),
+    "plain": Theory(linear_start=False),
     "linear": Theory(linear_start=True),
+    "theory": Theory(),
 }
 STARTS = ("default", "he", *METHODS)
 
@@ -65,6 +67,15 @@ def resnet50() -> keras.Model:
     inputs = keras.Input((28, 28, 1))
     padded = layers.ZeroPadding2D(2)(inputs)
     trunk = keras.applications.ResNet50(weights=None, input_tensor=padded, classes=10, classifier_activation=None)
+    return keras.Model(inputs, trunk.output)
+
+
+def mobilenet() -> keras.Model:
+    inputs = keras.Input((28, 28, 1))
+    padded = layers.ZeroPadding2D(2)(inputs)
+    trunk = keras.applications.MobileNet(
+        alpha=0.25, weights=None, input_tensor=padded, classes=10, classifier_activation=None
+    )
     return keras.Model(inputs, trunk.output)
 
 
@@ -100,8 +111,8 @@ def unet() -> keras.Model:
     inputs = keras.Input((28, 28, 1))
     noisy = layers.GaussianNoise(0.5, seed=0)(inputs)
     high = block(noisy, 16)
-    middle = block(layers.AveragePooling2D()(high), 32)
-    low = block(layers.AveragePooling2D()(middle), 64)
+    middle = block(layers.AveragePooling2D(2)(high), 32)
+    low = block(layers.AveragePooling2D(2)(middle), 64)
     x = layers.Conv2DTranspose(32, 2, strides=2)(low)
     x = block(layers.Concatenate()([x, middle]), 32)
     x = layers.Conv2DTranspose(16, 2, strides=2)(x)
@@ -109,7 +120,14 @@ def unet() -> keras.Model:
     return keras.Model(inputs, layers.Conv2D(1, 1)(x))
 
 
-MODELS = {"vgg": vgg, "vgg_bn": functools.partial(vgg, True), "resnet50": resnet50, "vit": vit, "unet": unet}
+MODELS = {
+    "vgg": vgg,
+    "vgg_bn": functools.partial(vgg, True),
+    "resnet50": resnet50,
+    "mobilenet": mobilenet,
+    "vit": vit,
+    "unet": unet,
+}
 STEPS = {"resnet50": 190}
 PLENTY = 280
 
@@ -153,9 +171,9 @@ class Trainer:
         self.model.optimizer.build(self.model.trainable_variables)
         self.fresh = [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables]
 
-    def train(self, start: str, seed: int) -> list[float]:
-        """Returns the losses, each a mean over ten steps."""
-        self.model.set_weights(started(self.name, start, seed).get_weights())
+    def train(self, weights: list[np.ndarray], seed: int) -> list[float]:
+        """Returns the losses from a start, each a mean over ten steps."""
+        self.model.set_weights(weights)
         for variable, value in zip(self.model.optimizer.variables, self.fresh, strict=True):
             variable.assign(value)
         keras.utils.set_random_seed(seed)
@@ -171,10 +189,16 @@ def carry_out(name: str, folder: Path, seeds: int) -> None:
     done: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     trainer = None
     for seed, start in itertools.product(range(seeds), STARTS):
-        if any((one["start"], one["seed"]) == (start, seed) for one in done):
+        known = {one["start"]: one["loss"] for one in done if one["seed"] == seed}
+        if start in known:
             continue
-        trainer = trainer or Trainer(name)
-        losses = trainer.train(start, seed)
+        weights = started(name, start, seed).get_weights()
+        twin = next((one for one in known if one in METHODS and _equal(weights, started(name, one, seed))), None)
+        if twin is None:
+            trainer = trainer or Trainer(name)
+            losses = trainer.train(weights, seed)
+        else:
+            losses = known[twin]
         done.append({"start": start, "seed": seed, "loss": losses})
         partial = path.with_suffix(".part")
         partial.write_text("[\n" + ",\n".join(map(json.dumps, done)) + "\n]\n")
@@ -184,6 +208,10 @@ def carry_out(name: str, folder: Path, seeds: int) -> None:
             flush=True,
         )
     keras.utils.clear_session()
+
+
+def _equal(weights: list[np.ndarray], model: keras.Model) -> bool:
+    return all(map(np.array_equal, weights, model.get_weights()))
 
 
 # --- Reporting ---
