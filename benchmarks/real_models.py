@@ -7,7 +7,8 @@
 On 6,000 images of MNIST (`benchmarks/data`), Adam at 1e-3, batches of 64: `vgg`, plain convolutions
 with two max-poolings, and `vgg_bn`, the same with batch normalization; `resnet50` and `mobilenet` (a
 quarter as wide) of `keras.applications` on 32x32 pixels; `vit`, six pre-normalized blocks of width 64;
-`unet`, an autoencoder that takes noise off. Each model is compiled once and given the weights of each
+`inception`, four blocks of four ways side by side, with batch normalization; `unet`, an autoencoder
+that takes noise off. Each model is compiled once and given the weights of each
 start, and is one JSON file in the folder `--out`; what is there is not run again.
 
 Starts: Keras's default, He by hand, AutoInit by its table, and by theory: plain, with every linear
@@ -102,6 +103,21 @@ def vit() -> keras.Model:
     return keras.Model(inputs, layers.Dense(10)(x))
 
 
+def inception() -> keras.Model:
+    def conv(x: Any, width: int, side: int) -> Any:
+        x = layers.Conv2D(width, side, padding="same", use_bias=False)(x)
+        return layers.ReLU()(layers.BatchNormalization()(x))
+
+    inputs = keras.Input((28, 28, 1))
+    x = layers.AveragePooling2D(2)(conv(conv(inputs, 16, 3), 32, 3))
+    for number in range(4):
+        ways = [conv(x, 16, 1), conv(conv(x, 16, 1), 16, 3), conv(conv(conv(x, 16, 1), 16, 3), 16, 3)]
+        ways.append(conv(layers.AveragePooling2D(3, strides=1, padding="same")(x), 16, 1))
+        x = layers.Concatenate()(ways)
+        x = layers.AveragePooling2D(2)(x) if number == 1 else x
+    return keras.Model(inputs, layers.Dense(10)(layers.GlobalAveragePooling2D()(x)))
+
+
 def unet() -> keras.Model:
     def block(x: Any, width: int) -> Any:
         for _ in range(2):
@@ -125,6 +141,7 @@ MODELS = {
     "vgg_bn": functools.partial(vgg, True),
     "resnet50": resnet50,
     "mobilenet": mobilenet,
+    "inception": inception,
     "vit": vit,
     "unet": unet,
 }

@@ -91,7 +91,7 @@ class LinearStart:
             weights or more, of 10 or more if they end in a flattening.
         feed_forward: mirror the feed-forward blocks of transformers too, where it did not help.
         stretches: `"all"`, or `"long"`: only those of 6 weights and more, of 60 where an activation is
-            only nearly a line: shorter ones learn as fast without.
+            only nearly a line, and with no residual sum in them: others learn as fast without.
 
     Raises:
         SchemeError: `base` or `stretches` is none of these.
@@ -137,7 +137,7 @@ class LinearStart:
             # Of an output layer nobody expects one.
             return None if why in (None, SHOWN) else Part(reason=f"No linear start: {why}.")
         stretch, length = layout.stretches[key], layout.length(key)
-        if self.stretches == "long" and length < (LONG if layout.residual(key) <= EXACTLY else LONG_NEARLY):
+        if self.stretches == "long" and not _is_worth_it(layout, key):
             return None
         if key in search.depthwise:
             return _equal_part(search, key, stretch, length)
@@ -161,6 +161,12 @@ class LinearStart:
         usable = reading.port.centred and reading.pairs is not None
         deep = self.base == "auto" and length >= (DEEP_FLATTENED if flattened else DEEP)
         return "delta_orthogonal" if usable and (deep or self.base == "delta_orthogonal") else "orthogonal"
+
+
+def _is_worth_it(layout: Layout, key: Key) -> bool:
+    """Whether a weight's stretch is long, and no residual trunk, which learns without."""
+    shortest = LONG if layout.residual(key) <= EXACTLY else LONG_NEARLY
+    return layout.length(key) >= shortest and not layout.adds(key)
 
 
 def _equal_part(search: Search, key: Key, stretch: int, length: int) -> Part:

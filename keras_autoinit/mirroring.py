@@ -242,11 +242,10 @@ class Layout:
         for key, number in self.stretches.items():
             self._lengths[number] = max(self._lengths.get(number, 0), self._depths[key])
         read = [(key, one) for key, several in search.readings.items() for one in several]
-        self._residuals: dict[int, float] = {}
+        self._met: dict[int, list[Pairs]] = {}
         for key, one in read:
             if key in self.stretches and one.pairs is not None:
-                number = self.stretches[key]
-                self._residuals[number] = max(self._residuals.get(number, 0.0), one.pairs.residual)
+                self._met.setdefault(self.stretches[key], []).append(one.pairs)
         self._flattened = {self.stretches[key] for key, one in read if key in self.stretches and _is_flattened(one)}
 
     def length(self, key: Key) -> int:
@@ -255,7 +254,11 @@ class Layout:
 
     def residual(self, key: Key) -> float:
         """Returns the largest share of power that is on no line in a weight's stretch."""
-        return self._residuals.get(self.stretches[key], 0.0)
+        return max((pairs.residual for pairs in self._met.get(self.stretches[key], ())), default=0.0)
+
+    def adds(self, key: Key) -> bool:
+        """Returns whether signals with pairs are added in a weight's stretch."""
+        return any(pairs.added for pairs in self._met.get(self.stretches[key], ()))
 
     def flattens(self, key: Key) -> bool:
         """Returns whether a weight's stretch flattens a feature map, so that all positions are read."""

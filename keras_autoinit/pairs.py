@@ -42,6 +42,7 @@ class Pairs:
         slope: `None` before the activation; after it, the slope of `f(z) - f(-z)`.
         spread: the standard deviation of a unit.
         residual: after the activation, the share of the power of `f(z) - f(-z)` that is not on the line.
+        added: whether it is a sum of several signals with pairs, as in a residual trunk.
     """
 
     axis: int
@@ -51,6 +52,7 @@ class Pairs:
     slope: float | None = None
     spread: float = 1.0
     residual: float = 0.0
+    added: bool = False
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,8 @@ def _added(operation: Any, meeting: _Meeting) -> Fate:
     name = meeting.call.name
     if len(set(map(meeting.graph.specs.__getitem__, meeting.call.inputs))) > 1:
         return f"{name} spreads a signal of another shape"
-    return _together(meeting, name)
+    fate = _together(meeting, name)
+    return dataclasses.replace(fate, added=True) if isinstance(fate, Pairs) else fate
 
 
 def _concatenated(operation: Any, meeting: _Meeting) -> Fate:
@@ -203,8 +206,8 @@ def _together(meeting: _Meeting, name: str) -> Fate:
         return Narrower(block) if block > 1 else f"{name} brings in pairs of another width"
     origins = tuple(dict.fromkeys(key for one in found for key in one.origins))
     variance = sum(one.variance for one in found) * (1 if "add" in name or "subtract" in name else 1 / len(found))
-    residual = max(one.residual for one in found)
-    return dataclasses.replace(first, origins=origins, variance=variance, residual=residual)
+    residual, added = max(one.residual for one in found), any(one.added for one in found)
+    return dataclasses.replace(first, origins=origins, variance=variance, residual=residual, added=added)
 
 
 def _alike(one: float | None, other: float | None) -> bool:

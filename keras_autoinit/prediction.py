@@ -12,7 +12,7 @@ from keras_autoinit.graphs import Graph
 from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import activated
-from keras_autoinit.signals import Signal, added, independent
+from keras_autoinit.signals import LARGEST, Signal, added, fitting, independent
 from keras_autoinit.slots import Slot
 
 
@@ -84,7 +84,10 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
         context = Context(call, graph, given, weights)
         effect = apply_rule(context) if whole is None else _composed(whole, context, signals)
         effects[id(call)] = effect
-        signals.update(zip(call.outputs, effect.outputs))
+        for index, (number, signal) in enumerate(zip(call.outputs, effect.outputs)):
+            signals[number] = fitting(signal, context.shape_out(index))
+            if not abs(signal.second_moment) <= LARGEST:
+                notes.append(f"What {call.name!r} makes grows without bounds: taken for a unit signal from there on.")
         if effect.before is not None:
             before[id(call)] = effect.before
         if effect.note is not None and effect.note not in notes:

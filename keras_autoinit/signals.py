@@ -17,6 +17,8 @@ import numpy as np
 Shape = tuple[int, ...]
 # Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
 BATCH = 32
+# What is beyond is no number to go on with.
+LARGEST = 1e60
 # The least share that counts: to a negative power, nothing would be without bounds.
 FAINT = 1e-3
 
@@ -87,6 +89,25 @@ class Signal:
     def with_axes(self, along: Sequence[float]) -> Signal:
         """Returns the signal with other axes."""
         return dataclasses.replace(self, along=tuple(along), profile=(), joined=None)
+
+
+def fitting(signal: Signal, shape: Shape) -> Signal:
+    """Returns a signal without a profile of another length than its axis has; a unit signal if it has no bounds.
+
+    Args:
+        signal: what a rule has made.
+        shape: of the tensor; empty where it is not known.
+    """
+    if not abs(signal.second_moment) <= LARGEST:
+        return independent(shape or (1,) * len(signal.along))
+    if not shape or not signal.profile:
+        return signal
+    lengths = (*shape, *[None] * len(signal.profile))
+    fits = [one is None or len(one) == length for one, length in zip(signal.profile, lengths)]
+    if all(fits):
+        return signal
+    kept = tuple(one if fit else None for one, fit in zip(signal.profile, fits))
+    return dataclasses.replace(signal, profile=kept)
 
 
 def independent(shape: Shape, second_moment: float = 1.0) -> Signal:
@@ -185,8 +206,10 @@ def _profile_of(signals: Sequence[Signal], rank: int) -> tuple[Any, ...]:
     for axis in range(rank):
         parts = [one.profile[axis] if one.profile else None for one in signals]
         sizes = {len(part) for part in parts if part is not None}
-        mixed = sum(one.second_moment / total * (1.0 if p is None else p) for one, p in zip(signals, parts))
-        found.append(mixed if len(sizes) == 1 else None)
+        if len(sizes) != 1:
+            found.append(None)
+            continue
+        found.append(sum(one.second_moment / total * (1.0 if p is None else p) for one, p in zip(signals, parts)))
     return tuple(found)
 
 

@@ -465,6 +465,16 @@ def test_only_long_stretches_are_mirrored_if_asked(activation, hidden, mirrored)
     ]
 
 
+def test_a_residual_trunk_is_no_long_stretch():
+    inputs = x = keras.Input((8,))
+    for _ in range(6):
+        left, right = (layers.Dense(8, use_bias=False)(x) for _ in range(2))
+        x = layers.ReLU()(layers.Add()([left, right]))
+    graph = read(keras.Model(inputs, layers.Dense(3)(x)))
+    assert {part.length for part in LinearStart().parts(graph).values()} == {7}
+    assert all(part.stretch is None for part in LinearStart(stretches="long").parts(graph).values())
+
+
 def test_one_nearly_linear_activation_makes_a_stretch_nearly_linear():
     hidden = [layers.Dense(8, "relu"), layers.Dense(8, "elu"), *[layers.Dense(8, "relu") for _ in range(10)]]
     model = keras.Sequential([keras.Input((8,)), *hidden, layers.Dense(3)])

@@ -6,6 +6,7 @@ classes, which it does not export, by their names.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -24,20 +25,33 @@ __all__ = ["Backward", "Context", "Effect", "Gradients", "Weights", "apply_rule"
 _FAMILIES = (linear, normalizations, pooling, products, recurrent, shapes)
 
 UserRule = Callable[..., Any]
+# Whose errors are theirs.
+_USERS: set[Callable[..., Any]] = set()
 
 
 def apply_rule(context: Context) -> Effect:
     """Returns what a call makes of the signals that it takes."""
-    operation = context.call.operation
     if not context.signals and not context.operands:
         return measure(context)
+    operation = context.call.operation
+    if layer_rule.dispatch(type(operation)) in _USERS:
+        return layer_rule(operation, context) or measure(context)
+    try:
+        return _own(operation, context) or measure(context)
+    except (ArithmeticError, IndexError, ValueError) as error:
+        # No model may be refused for what our rules do not foresee: axes without length, numbers beyond all bounds.
+        effect = measure(context)
+        reason = " ".join(str(error).split())[:120]
+        return dataclasses.replace(effect, note=f"The rule of {context.call.name!r} failed ({reason}). {effect.note}")
+
+
+def _own(operation: Any, context: Context) -> Effect | None:
+    """Returns what our rules say, if there is one."""
     effect = activation(context)
     if effect is None and isinstance(operation, keras.Layer):
-        effect = layer_rule(operation, context)
-    elif effect is None:
-        rule = OPERATIONS.get(type(operation).__name__)
-        effect = None if rule is None else rule(context)
-    return measure(context) if effect is None else effect
+        return layer_rule(operation, context)
+    rule = OPERATIONS.get(type(operation).__name__)
+    return rule(context) if effect is None and rule is not None else effect
 
 
 def register_rule(kind: type) -> Callable[[UserRule], UserRule]:
@@ -67,7 +81,11 @@ def register_rule(kind: type) -> Callable[[UserRule], UserRule]:
 
     def decorate(rule: UserRule) -> UserRule:
         keep_whole(kind)
-        layer_rule.register(kind, lambda layer, context: _effect(context, rule(layer, *context.signals)))
+
+        def apply(layer: Any, context: Context) -> Effect:
+            return _effect(context, rule(layer, *context.signals))
+
+        _USERS.add(layer_rule.register(kind, apply))
         return rule
 
     return decorate

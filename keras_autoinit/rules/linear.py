@@ -178,6 +178,9 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     profile = list(signal.profile or (None,) * len(signal.along))
     share = left = 1.0
     for axis, (matrix, common) in taps.items():
+        if not matrix.size:
+            # Nothing comes out, or nothing goes in.
+            continue
         left *= common
         known = profile[axis] is not None and len(profile[axis]) == matrix.shape[1]
         seen = matrix @ profile[axis] if known else matrix.sum(1)
@@ -299,7 +302,7 @@ def taps_met(size: int, made: int, taps: int, stride: int, rate: int, padding: s
     matrix = np.zeros((made, size))
     rows, _ = met = np.nonzero(inside)
     np.add.at(matrix, (rows, places[met]), 1 / taps)
-    often = inside.mean(0)
+    often = inside.mean(0) if made else np.zeros(1)
     return matrix, float((often**2).mean() / often.mean()) if often.any() else 1.0
 
 

@@ -203,6 +203,9 @@ def up_sampling(context: Context) -> Effect:
         share = math.prod(_line_share(int(size)) for size in sides.values())
         apart = min((signal.along[axis] for axis in axes), default=0.0)
         signal = Signal(apart + (signal.second_moment - apart) * share, signal.mean, signal.along)
+    elif signal.profile:
+        profile = [None if p is None else np.repeat(p, sides.get(a, 1)) for a, p in enumerate(signal.profile)]
+        signal = dataclasses.replace(signal, profile=tuple(profile), bent=None)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
