@@ -41,6 +41,8 @@ from keras_autoinit import AutoInit, Theory
 
 IMAGES = Path(__file__).parent / "data" / "mnist_small.npz"
 BATCH, PIECE, RATE = 64, 10, 1e-3
+# Pieces of ten steps that a loss is averaged over when it is compared.
+SMOOTH = 6
 METHODS: dict[str, Any] = {
     "table": "table",
     "plain": Theory(linear_start=False),
@@ -235,23 +237,25 @@ def _equal(weights: list[np.ndarray], model: keras.Model) -> bool:
 
 
 def steps_to(losses: list[float], goal: float) -> float:
-    """Returns the steps until a loss is reached for good measure: its mean over three pieces."""
-    smooth = np.convolve(losses, np.ones(3) / 3, "valid")
+    """Returns the steps until a loss is reached, as a mean over so many pieces that single batches do not decide."""
+    smooth = np.convolve(losses, np.ones(SMOOTH) / SMOOTH, "valid")
     reached = np.flatnonzero(smooth <= goal)
-    return float(PIECE * (reached[0] + 3)) if reached.size else float("inf")
+    return float(PIECE * (reached[0] + SMOOTH)) if reached.size else float("inf")
 
 
 def report(folder: Path) -> None:
     print(
-        "\nFinal loss (mean of the last 30 steps, and the spread of seeds); steps to the default's, over the default's"
+        "\nFinal loss (mean of the last 60 steps, and the spread of seeds); steps to the default's, over the default's"
     )
     ratios: dict[str, list[float]] = {}
     for path in sorted(folder.glob("*.json")):
         runs = json.loads(path.read_text())
         by_start = {start: [one["loss"] for one in runs if one["start"] == start] for start in STARTS}
-        goals = [float(np.mean(losses[-3:])) for losses in by_start["default"]]
+        goals = [float(np.mean(losses[-SMOOTH:])) for losses in by_start["default"]]
         for start, all_losses in by_start.items():
-            finals = [float(np.mean(losses[-3:])) for losses in all_losses]
+            if not all_losses:
+                continue
+            finals = [float(np.mean(losses[-SMOOTH:])) for losses in all_losses]
             spread = statistics.stdev(finals) if len(finals) > 1 else 0.0
             own = [steps_to(losses, goal) / (PIECE * len(losses)) for losses, goal in zip(all_losses, goals)]
             ratios.setdefault(start, []).extend(own)

@@ -14,7 +14,7 @@ be stopped and resumed at any time.
 
 The first seed trains at every learning rate, the others at the one that was best for it, or with
 `--every-rate` at all of them, as the shallow networks always do; of rates tried by equally many seeds
-the one that is best on average counts. Networks of 30 layers and more stop as soon as they are judged
+the one that is best on average counts. Networks of 20 layers and more stop as soon as they are judged
 above 0.9, which is the question; and any network whose training loss after six epochs is still that of
 chance. A cell's network is compiled once and given the weights of each start.
 
@@ -69,7 +69,7 @@ RATES = (1e-3, 3e-4, 1e-4)
 DEEPEST, DEEPEST_RATES = 1000, (1e-4, 3e-5, 1e-5)
 TRAINED = 0.9
 # From this depth on the question is whether it trains.
-DEEP = 30
+DEEP = 20
 # A loss of chance is log 10 = 2.303.
 CHANCE, PATIENCE = 2.25, 6
 
@@ -352,9 +352,9 @@ def report(folder: Path, patterns: list[str]) -> None:
     for cell in cells:
         print(f"{cell:18}" + "  ".join(f"{name}: {_brief(best.get((cell, name)))}" for name in names))
     for name in names:
-        done = [best[cell, name] for cell in cells if (cell, name) in best]
-        print(f"{name}: trains {sum(one.accuracy > TRAINED for one in done)} of {len(done)} cells")
-    figure(best, names, folder)
+        done = [best[cell, name] for cell in cells if (cell, name) in best and _is_deep(cell)]
+        print(f"{name}: trains {sum(one.accuracy > TRAINED for one in done)} of {len(done)} deep cells")
+    figures(best, folder)
 
 
 def _brief(one: Best | None) -> str:
@@ -370,47 +370,56 @@ LABELS = {
     "anyinit_empirical": "anyinit empirical",
     "table": "AutoInit, table",
     "data": "AutoInit, data",
-    "theory": "AutoInit, linear start",
+    "theory": "AutoInit, theory",
 }
+KINDS = {"mlp": "dense", "bn": "dense, normalized", "cnn": "convolutions", "pooled": "pooled convolutions"}
 
 
-def figure(best: dict[tuple[str, str], Best], names: list[str], folder: Path) -> None:
-    """Draws accuracy over depth, a panel for each kind of network and activation."""
+def figures(best: dict[tuple[str, str], Best], folder: Path) -> None:
+    """Draws accuracy over depth: a panel for each kind of network and activation, and one for dense GELU alone."""
     try:
         import matplotlib
 
         matplotlib.use("Agg")
-        from matplotlib import pyplot
     except ImportError:
         print("No figure: matplotlib is not installed.")
         return
     panels = sorted({(cell.split("-")[0], cell.split("-")[2]) for cell, _ in best})
+    draw(best, panels, folder / "accuracy_over_depth.png")
+    draw(best, [panel for panel in panels if panel == ("mlp", "gelu")], folder / "gelu_over_depth.png")
+
+
+def draw(best: dict[tuple[str, str], Best], panels: list[tuple[str, str]], path: Path) -> None:
+    from matplotlib import pyplot
+
+    if not panels:
+        return
     columns = min(len(panels), 4)
     rows = -(-len(panels) // columns)
-    size = (3.2 * columns, 2.9 * rows)
-    fig, axes = pyplot.subplots(rows, columns, figsize=size, sharey=True, squeeze=False)
-    for (kind, activation), axis in zip(panels, axes.flat):
-        for name in names:
-            points = sorted(
-                (int(cell.split("-")[1]), one.accuracy)
-                for (cell, start), one in best.items()
-                if start == name and cell.split("-")[::2] == [kind, activation]
-            )
-            if points:
-                axis.plot(*zip(*points), marker="o", label=LABELS.get(name, name))
-        axis.set(title=f"{kind}, {activation}", xlabel="layers", xscale="log", ylim=(0, 1.02))
-        depths = sorted({int(cell.split("-")[1]) for cell, _ in best if cell.split("-")[::2] == [kind, activation]})
-        axis.set_xticks(depths, [str(depth) for depth in depths])
-        axis.minorticks_off()
-        axis.axhline(TRAINED, color="0.8", linewidth=0.8, zorder=0)
+    size = (6.4, 3.6) if len(panels) == 1 else (3.2 * columns, 2.9 * rows)
+    fig, axes = pyplot.subplots(rows, columns, figsize=size, sharey=True, squeeze=False, layout="constrained")
+    for panel, axis in zip(panels, axes.flat):
+        draw_panel(axis, *panel, best)
     for axis in axes.flat[len(panels) :]:
         axis.set_axis_off()
     axes[0][0].set_ylabel("validation accuracy")
-    axes[0][0].legend(fontsize=7)
-    fig.tight_layout()
-    fig.savefig(folder / "accuracy_over_depth.png", dpi=150)
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=4)
+    fig.savefig(path, dpi=130)
     pyplot.close(fig)
-    print(f"Figure: {folder / 'accuracy_over_depth.png'}")
+    print(f"Figure: {path}")
+
+
+def draw_panel(axis: Any, kind: str, activation: str, best: dict[tuple[str, str], Best]) -> None:
+    own = {key: one for key, one in best.items() if key[0].split("-")[::2] == [kind, activation]}
+    for name, label in LABELS.items():
+        points = sorted((int(cell.split("-")[1]), one.accuracy) for (cell, start), one in own.items() if start == name)
+        axis.plot(*(zip(*points) if points else ((), ())), marker="o", markersize=4, label=label)
+    depths = sorted({int(cell.split("-")[1]) for cell, _ in own})
+    axis.set(title=f"{KINDS[kind]}, {activation}", xlabel="layers", xscale="log", ylim=(0, 1.02))
+    axis.set_xticks(depths, [str(depth) for depth in depths], fontsize=7)
+    axis.minorticks_off()
+    axis.axhline(TRAINED, color="0.8", linewidth=0.8, zorder=0)
 
 
 def compare_bases(args: argparse.Namespace) -> None:

@@ -75,7 +75,7 @@ def collapsed(rows: Rows, signals: Signals) -> Iterator[Finding]:
     row = kept[_turn([max(each, 1e-7) for each in apart])]
     advice = (
         "From here on samples become alike: take orthogonal weights near the edge of chaos, the linear start "
-        "(`Theory(linear_start=True)`), normalization or skips."
+        "(`AutoInit('theory')`), normalization or skips."
     )
     yield finding(
         "collapsed_directions",
