@@ -70,9 +70,10 @@ class Theory(FromGraph):
             trunk the model itself multiplies by alpha), which draw the weights of the branches by
             the paper's formula (see `docs/attention.md`).
         linear_start: `"auto"`: mirror the weights of long stretches that can begin as one linear map: of 6
-            weights and more, of 60 where the activation is only nearly a line; `True`: of every such
-            stretch; `False`: of none. The scales of all others are solved around them. In plain deep
-            networks it makes the difference between training and not (see `docs/linear_start.md`).
+            weights and more, of 60 where the activation is only nearly a line, of 2 with convolutions and
+            no normalization; `True`: of every such stretch; `False`: of none. The scales of all others are
+            solved around them. In plain deep networks it makes the difference between training and not
+            (see `docs/linear_start.md`).
         attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
             identity, the value-output product near a negative one, and learned positions beside
             words as sinusoids; `"plain"`: as any other weight (see `docs/attention.md`). A paper

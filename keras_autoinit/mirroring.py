@@ -246,6 +246,9 @@ class Layout:
         for key, one in read:
             if key in self.stretches and one.pairs is not None:
                 self._met.setdefault(self.stretches[key], []).append(one.pairs)
+        self._convolved = {
+            self.stretches[key] for key, one in read if key in self.stretches and not _is_dense(one.call.operation)
+        }
         self._flattened = {self.stretches[key] for key, one in read if key in self.stretches and _is_flattened(one)}
 
     def length(self, key: Key) -> int:
@@ -255,6 +258,11 @@ class Layout:
     def residual(self, key: Key) -> float:
         """Returns the largest share of power that is on no line in a weight's stretch."""
         return max((pairs.residual for pairs in self._met.get(self.stretches[key], ())), default=0.0)
+
+    def convolves(self, key: Key) -> bool:
+        """Returns whether there is a convolution in a weight's stretch, and no normalization."""
+        number = self.stretches[key]
+        return number in self._convolved and not any(pairs.normalized for pairs in self._met.get(number, ()))
 
     def adds(self, key: Key) -> bool:
         """Returns whether signals with pairs are added in a weight's stretch."""

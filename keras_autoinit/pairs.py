@@ -43,6 +43,7 @@ class Pairs:
         spread: the standard deviation of a unit.
         residual: after the activation, the share of the power of `f(z) - f(-z)` that is not on the line.
         added: whether it is a sum of several signals with pairs, as in a residual trunk.
+        normalized: whether a normalization has met it since its weight.
     """
 
     axis: int
@@ -53,6 +54,7 @@ class Pairs:
     spread: float = 1.0
     residual: float = 0.0
     added: bool = False
+    normalized: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def _normalized(layer: Any, meeting: _Meeting) -> Fate:
     for name in ("gamma_initializer", "beta_initializer"):
         if not is_constant(getattr(layer, name, None)):
             return f"{meeting.call.name} starts with numbers that differ within a pair"
-    pairs, one = meeting.pairs, dataclasses.replace(meeting.pairs, variance=1.0, spread=1.0)
+    pairs, one = meeting.pairs, dataclasses.replace(meeting.pairs, variance=1.0, spread=1.0, normalized=True)
     return one if pairs.slope is None else dataclasses.replace(one, slope=pairs.slope / pairs.spread)
 
 

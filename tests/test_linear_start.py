@@ -465,6 +465,14 @@ def test_only_long_stretches_are_mirrored_if_asked(activation, hidden, mirrored)
     ]
 
 
+@pytest.mark.parametrize(("normalized", "mirrored"), [(False, 3), (True, 0)])
+def test_a_short_stretch_of_convolutions_is_long_enough_without_normalization(normalized, mirrored):
+    blocks = [[layers.Conv2D(8, 3), *[layers.BatchNormalization()] * normalized, layers.ReLU()] for _ in range(2)]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *blocks[0], *blocks[1], layers.Flatten(), layers.Dense(3)])
+    parts = LinearStart(stretches="long").parts(read(model))
+    assert sum(part.stretch is not None for part in parts.values()) == mirrored
+
+
 def test_a_residual_trunk_is_no_long_stretch():
     inputs = x = keras.Input((8,))
     for _ in range(6):
