@@ -6,8 +6,9 @@
     python benchmarks/trainability.py --out bases --bases 10 20 40        # matrices of convolutions, by depth
 
 A cell is a network, `mlp-DEPTH-ACTIVATION`, `bn-DEPTH-ACTIVATION` (the same with batch normalization
-before every activation) or `cnn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64 wide, the others 128;
-convolutions have 32 filters of 3x3 and are flattened before the head), on
+before every activation), `cnn-DEPTH-ACTIVATION` or `cnnbn-DEPTH-ACTIVATION` (`mlp-1000-gelu` is 64
+wide, the others 128; convolutions have 32 filters of 3x3 and are flattened before the head, with batch
+normalization pooled), on
 scikit-learn's digits: 1,400 to train on and 397 to judge by, Adam, batches of 64, at most 15 epochs.
 Each cell is one JSON file in the folder `--out`; what is there is not run again, so the benchmark may
 be stopped and resumed at any time.
@@ -38,6 +39,7 @@ import os
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,7 @@ CELLS = (
 LENGTHS = (
     *(f"mlp-{depth}-{name}" for depth in (4, 5, 6, 8) for name in ("relu", "gelu", "silu", "elu", "selu")),
     *(f"cnn-{depth}-{name}" for depth in (3, 6, 10) for name in ("relu", "gelu")),
+    *(f"cnnbn-{depth}-relu" for depth in (6, 10, 19)),
 )
 RATES = (1e-3, 3e-4, 1e-4)
 # The deepest asks for smaller steps.
@@ -113,8 +116,14 @@ def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
         ]
         return keras.Sequential([keras.Input((64,)), *hidden, keras.layers.Dense(10)])
     if kind == "bn":
-        hidden = [_normalized(width, activation, kernel) for _ in range(int(depth))]
-        return keras.Sequential([keras.Input((64,)), *itertools.chain(*hidden), keras.layers.Dense(10)])
+        dense = functools.partial(keras.layers.Dense, width, use_bias=False, kernel_initializer=kernel)
+        return keras.Sequential([keras.Input((64,)), *_normalized(dense, cell), keras.layers.Dense(10)])
+    if kind == "cnnbn":
+        mixing = functools.partial(
+            keras.layers.Conv2D, 32, 3, padding="same", use_bias=False, kernel_initializer=kernel
+        )
+        pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(10)]
+        return keras.Sequential([keras.Input((8, 8, 1)), *_normalized(mixing, cell), *pooled])
     hidden = [
         keras.layers.Conv2D(32, 3, padding="same", activation=activation, kernel_initializer=kernel)
         for _ in range(int(depth))
@@ -123,9 +132,13 @@ def network(cell: str, kernel: str = "glorot_uniform") -> keras.Model:
     return keras.Sequential([keras.Input((8, 8, 1)), *hidden, head, keras.layers.Dense(10)])
 
 
-def _normalized(width: int, activation: str, kernel: str) -> list[keras.Layer]:
-    dense = keras.layers.Dense(width, use_bias=False, kernel_initializer=kernel)
-    return [dense, keras.layers.BatchNormalization(), keras.layers.Activation(activation)]
+def _normalized(weighted: Callable[[], keras.Layer], cell: str) -> list[keras.Layer]:
+    """Returns a cell's layers, each with a normalization and its activation."""
+    _, depth, activation = cell.split("-")
+    several = (
+        (weighted(), keras.layers.BatchNormalization(), keras.layers.Activation(activation)) for _ in range(int(depth))
+    )
+    return [*itertools.chain(*several)]
 
 
 def digits_of(cell: str) -> tuple[np.ndarray, ...]:
@@ -372,7 +385,13 @@ LABELS = {
     "data": "AutoInit, data",
     "theory": "AutoInit, theory",
 }
-KINDS = {"mlp": "dense", "bn": "dense, normalized", "cnn": "convolutions", "pooled": "pooled convolutions"}
+KINDS = {
+    "mlp": "dense",
+    "bn": "dense, normalized",
+    "cnn": "convolutions",
+    "cnnbn": "convolutions, normalized",
+    "pooled": "pooled convolutions",
+}
 
 
 def figures(best: dict[tuple[str, str], Best], folder: Path) -> None:

@@ -31,7 +31,7 @@ ResidualStart = Residual | Literal["deepnorm", "t_fixup"]
 AttentionStart = Literal["mimetic", "plain"]
 ATTENTIONS = ("mimetic", "plain")
 # How attention starts unless asked for, by the evidence in docs/attention.md.
-ATTENTION_DEFAULT: AttentionStart = "plain"
+ATTENTION_DEFAULT: AttentionStart = "mimetic"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
@@ -70,10 +70,10 @@ class Theory(FromGraph):
             trunk the model itself multiplies by alpha), which draw the weights of the branches by
             the paper's formula (see `docs/attention.md`).
         linear_start: `"auto"`: mirror the weights of long stretches that can begin as one linear map: of 6
-            weights and more, of 60 where the activation is only nearly a line, of 2 with convolutions and
-            no normalization; `True`: of every such stretch; `False`: of none. The scales of all others are
-            solved around them. In plain deep networks it makes the difference between training and not
-            (see `docs/linear_start.md`).
+            weights and more, of 60 where the activation is only nearly a line, of 2 (with normalization, 15)
+            where there are convolutions, but none that branches; `True`: of every such stretch; `False`: of
+            none. The scales of all others are solved around them. In plain deep networks it makes the
+            difference between training and not (see `docs/linear_start.md`).
         attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
             identity, the value-output product near a negative one, and learned positions beside
             words as sinusoids; `"plain"`: as any other weight (see `docs/attention.md`). A paper
@@ -125,7 +125,8 @@ class Theory(FromGraph):
             for place in graph.places
             for slot in place.slots
         )
-        return _remarked(rows, remarks), (*prediction.notes, *_stretch_notes(solver), *notes)
+        rows, mirrored = _without_pairs(_remarked(rows, remarks))
+        return rows, (*prediction.notes, *_stretch_notes(solver), *notes, *mirrored)
 
     def _followed(self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> tuple[Solver, Prediction]:
         # What those two say nothing of is balanced.
@@ -169,6 +170,19 @@ def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[D
         dataclasses.replace(row, reason=f"{row.reason} {remarks[row.path]}") if row.path in remarks else row
         for row in rows
     )
+
+
+PAIRED = (
+    "Mirrored pairs of units hand gradients on together, and lose more at the borders of convolutions than single "
+    "units do: gradients are not predicted, and spreads behind mirrored convolutions may be smaller than predicted."
+)
+
+
+def _without_pairs(rows: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
+    """Returns decisions without what is not known of mirrored pairs, and a note if there are any."""
+    if not any(row.new.name == "autoinit>mirrored" for row in rows):
+        return rows, ()
+    return tuple(dataclasses.replace(row, gradient_factor=None) for row in rows), (PAIRED,)
 
 
 def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:

@@ -38,11 +38,12 @@ STRETCHES = ("all", "long")
 DEEP = 30
 DEEP_FLATTENED = 10
 
-# Stretches of fewer weights learn as fast or faster from plain orthogonal matrices, but for convolutions without
-# normalization; where the activation is only nearly a line (elu, selu, sigmoid) those of fewer than 60 do
-# (docs/linear_start.md has the numbers).
+# Stretches of fewer weights learn as fast or faster from plain orthogonal matrices (docs/linear_start.md has the
+# numbers): dense ones, convolutions without normalization and with it, and those of which an activation is only nearly
+# a line (elu, selu, sigmoid).
 LONG = 6
 LONG_CONVOLVED = 2
+LONG_NORMALIZED = 15
 LONG_NEARLY = 60
 # Mish, with 0.001, behaves as the exact ones do.
 EXACTLY = 0.002
@@ -93,8 +94,8 @@ class LinearStart:
             weights or more, of 10 or more if they end in a flattening.
         feed_forward: mirror the feed-forward blocks of transformers too, where it did not help.
         stretches: `"all"`, or `"long"`: only those of 6 weights and more, of 60 where an activation is
-            only nearly a line, of 2 with convolutions and no normalization, and none with a residual
-            sum in it: others learn as fast without.
+            only nearly a line, of 2 (with normalization, 15) where there are convolutions, and none that
+            branches: others learn as fast without.
 
     Raises:
         SchemeError: `base` or `stretches` is none of these.
@@ -167,10 +168,13 @@ class LinearStart:
 
 
 def _is_worth_it(layout: Layout, key: Key) -> bool:
-    """Whether a weight's stretch is long, and no residual trunk, which learns without."""
-    exact = LONG_CONVOLVED if layout.convolves(key) else LONG
-    shortest = exact if layout.residual(key) <= EXACTLY else LONG_NEARLY
-    return layout.length(key) >= shortest and not layout.adds(key)
+    """Whether a weight's stretch is long, and does not branch: residual trunks and inceptions learn without."""
+    if layout.branches(key):
+        return False
+    if layout.residual(key) > EXACTLY:
+        return layout.length(key) >= LONG_NEARLY
+    convolved = LONG_NORMALIZED if layout.normalizes(key) else LONG_CONVOLVED
+    return layout.length(key) >= (convolved if layout.convolves(key) else LONG)
 
 
 def _equal_part(search: Search, key: Key, stretch: int, length: int) -> Part:

@@ -260,13 +260,16 @@ class Layout:
         return max((pairs.residual for pairs in self._met.get(self.stretches[key], ())), default=0.0)
 
     def convolves(self, key: Key) -> bool:
-        """Returns whether there is a convolution in a weight's stretch, and no normalization."""
-        number = self.stretches[key]
-        return number in self._convolved and not any(pairs.normalized for pairs in self._met.get(number, ()))
+        """Returns whether there is a convolution in a weight's stretch."""
+        return self.stretches[key] in self._convolved
 
-    def adds(self, key: Key) -> bool:
-        """Returns whether signals with pairs are added in a weight's stretch."""
-        return any(pairs.added for pairs in self._met.get(self.stretches[key], ()))
+    def normalizes(self, key: Key) -> bool:
+        """Returns whether there is a normalization in a weight's stretch."""
+        return any(pairs.normalized for pairs in self._met.get(self.stretches[key], ()))
+
+    def branches(self, key: Key) -> bool:
+        """Returns whether signals with pairs are added up or set side by side in a weight's stretch."""
+        return any(pairs.several for pairs in self._met.get(self.stretches[key], ()))
 
     def flattens(self, key: Key) -> bool:
         """Returns whether a weight's stretch flattens a feature map, so that all positions are read."""

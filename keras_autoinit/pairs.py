@@ -42,7 +42,7 @@ class Pairs:
         slope: `None` before the activation; after it, the slope of `f(z) - f(-z)`.
         spread: the standard deviation of a unit.
         residual: after the activation, the share of the power of `f(z) - f(-z)` that is not on the line.
-        added: whether it is a sum of several signals with pairs, as in a residual trunk.
+        several: whether signals with pairs have been added up or set side by side.
         normalized: whether a normalization has met it since its weight.
     """
 
@@ -53,7 +53,7 @@ class Pairs:
     slope: float | None = None
     spread: float = 1.0
     residual: float = 0.0
-    added: bool = False
+    several: bool = False
     normalized: bool = False
 
 
@@ -187,8 +187,7 @@ def _added(operation: Any, meeting: _Meeting) -> Fate:
     name = meeting.call.name
     if len(set(map(meeting.graph.specs.__getitem__, meeting.call.inputs))) > 1:
         return f"{name} spreads a signal of another shape"
-    fate = _together(meeting, name)
-    return dataclasses.replace(fate, added=True) if isinstance(fate, Pairs) else fate
+    return _together(meeting, name)
 
 
 def _concatenated(operation: Any, meeting: _Meeting) -> Fate:
@@ -208,8 +207,8 @@ def _together(meeting: _Meeting, name: str) -> Fate:
         return Narrower(block) if block > 1 else f"{name} brings in pairs of another width"
     origins = tuple(dict.fromkeys(key for one in found for key in one.origins))
     variance = sum(one.variance for one in found) * (1 if "add" in name or "subtract" in name else 1 / len(found))
-    residual, added = max(one.residual for one in found), any(one.added for one in found)
-    return dataclasses.replace(first, origins=origins, variance=variance, residual=residual, added=added)
+    residual = max(one.residual for one in found)
+    return dataclasses.replace(first, origins=origins, variance=variance, residual=residual, several=True)
 
 
 def _alike(one: float | None, other: float | None) -> bool:

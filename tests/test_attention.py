@@ -208,11 +208,13 @@ def test_a_layer_that_is_not_built_starts_plain():
     assert all(row.new.name != "autoinit>mimetic" for row in AutoInit(MIMETIC, seed=1).plan(model))
 
 
-def test_theory_starts_attention_plain_unless_asked():
+def test_theory_starts_attention_mimetic_unless_asked_for_plain():
     model = transformer(multi_head(), positions=Positions())
     rows = AutoInit("theory", seed=1).plan(model)
-    assert rows == AutoInit(Theory(attention="plain"), seed=1).plan(model)
-    assert not any(row.new.name in ("autoinit>mimetic", "autoinit>sinusoids") for row in rows)
+    assert rows == AutoInit(Theory(attention="mimetic"), seed=1).plan(model)
+    assert sum(row.new.name == "autoinit>mimetic" for row in rows) == 4
+    plain = AutoInit(Theory(attention="plain"), seed=1).plan(model)
+    assert not any(row.new.name in ("autoinit>mimetic", "autoinit>sinusoids") for row in plain)
 
 
 def test_an_unknown_start_is_refused():

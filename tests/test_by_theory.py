@@ -236,6 +236,15 @@ def test_long_stretches_start_linear_unless_they_are_not_to():
     assert len(mirrored(AutoInit(Theory(linear_start=True), seed=0).plan(short))) == 5
 
 
+def test_gradients_of_mirrored_pairs_are_not_predicted_and_a_note_says_so():
+    plan = AutoInit("theory", seed=0).plan(stack(6, "gelu"))
+    assert all(row.gradient_factor is None for row in plan)
+    assert "gradients are not predicted" in plan.notes[-1]
+    plain = AutoInit(Theory(linear_start=False), seed=0).plan(stack(6, "gelu"))
+    assert all(row.gradient_factor is not None for row in plain)
+    assert not plain.notes
+
+
 def test_a_model_is_planned_alike_after_it_has_been_started():
     model = stack(6, "relu")
     first = AutoInit("theory", seed=0).apply(model)

@@ -465,19 +465,23 @@ def test_only_long_stretches_are_mirrored_if_asked(activation, hidden, mirrored)
     ]
 
 
-@pytest.mark.parametrize(("normalized", "mirrored"), [(False, 3), (True, 0)])
-def test_a_short_stretch_of_convolutions_is_long_enough_without_normalization(normalized, mirrored):
-    blocks = [[layers.Conv2D(8, 3), *[layers.BatchNormalization()] * normalized, layers.ReLU()] for _ in range(2)]
-    model = keras.Sequential([keras.Input((8, 8, 3)), *blocks[0], *blocks[1], layers.Flatten(), layers.Dense(3)])
-    parts = LinearStart(stretches="long").parts(read(model))
+@pytest.mark.parametrize(("normalized", "count", "mirrored"), [(0, 1, 2), (1, 13, 0), (1, 14, 15)])
+def test_convolutions_make_a_long_stretch_sooner_without_normalization(normalized, count, mirrored):
+    x = inputs = keras.Input((8, 8, 3))
+    for _ in range(count):
+        x = layers.Conv2D(8, 3, padding="same")(x)
+        x = layers.ReLU()(layers.BatchNormalization()(x) if normalized else x)
+    graph = read(keras.Model(inputs, layers.Dense(3)(layers.Flatten()(x))))
+    parts = LinearStart(stretches="long").parts(graph)
     assert sum(part.stretch is not None for part in parts.values()) == mirrored
 
 
-def test_a_residual_trunk_is_no_long_stretch():
+@pytest.mark.parametrize("merge", [layers.Add, layers.Concatenate])
+def test_a_stretch_that_branches_is_no_long_one(merge):
     inputs = x = keras.Input((8,))
     for _ in range(6):
         left, right = (layers.Dense(8, use_bias=False)(x) for _ in range(2))
-        x = layers.ReLU()(layers.Add()([left, right]))
+        x = layers.ReLU()(merge()([left, right]))
     graph = read(keras.Model(inputs, layers.Dense(3)(x)))
     assert {part.length for part in LinearStart().parts(graph).values()} == {7}
     assert all(part.stretch is None for part in LinearStart(stretches="long").parts(graph).values())
