@@ -38,7 +38,7 @@ class Law:
 
     Attributes:
         values: the function on the nodes of `hermite_grid`.
-        correlations: for each axis, that of the Gaussians of two entries that differ there.
+        correlations: for each of the signal's `pairs`, that of the Gaussians of two such entries.
     """
 
     values: np.ndarray
@@ -51,7 +51,7 @@ class RectifiedSum:
 
     Attributes:
         whole: its mean, its second moment, and how it agrees with itself.
-        slopes: for each axis, `E f' f'` of two entries that differ there.
+        slopes: for each of the signal's `pairs`, `E f' f'` of two such entries.
         slope: `E f'^2`.
         law: of the rectified signal.
         level: the rectified signal on the nodes of `hermite_grid`, with the mean of what is added.
@@ -102,7 +102,7 @@ def rectified(source: Signal) -> Law:
     """Returns the law of a rectified Gaussian."""
     z, _, _ = hermite_grid()
     values = np.maximum(source.mean + math.sqrt(source.variance) * z, 0.0)
-    return Law(values, tuple(_correlation(source, value) for value in source.along))
+    return Law(values, tuple(_correlation(source, value) for value in source.pairs))
 
 
 def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
@@ -116,9 +116,10 @@ def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
     squares = (x**2 + spread**2) * above + x * spread * density
     by_mean = _partial(polynomials @ (weights * means), float(weights @ means**2), float(weights @ squares))
     by_slope = _partial(polynomials @ (weights * above), float(weights @ above**2), float(weights @ above))
-    pairs = [(one, _correlation(other, two)) for one, two in zip(law.correlations, other.along)]
+    pairs = [(one, _correlation(other, two)) for one, two in zip(law.correlations, other.pairs)]
     along = tuple(by_mean.covariance(*pair) for pair in pairs)
-    whole = Signal(by_mean.total, float(weights @ means), along, law=_law(x, spread, along))
+    rank = len(along) // 2
+    whole = Signal(by_mean.total, float(weights @ means), along[:rank], law=_law(x, spread, along), apart=along[rank:])
     return RectifiedSum(whole, tuple(by_slope.covariance(*pair) for pair in pairs), by_slope.total, law, x, spread)
 
 

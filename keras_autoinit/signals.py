@@ -31,8 +31,8 @@ class Signal:
         second_moment: `E x^2`.
         mean: `E x`, over units too.
         along: for each axis, `E x x'` of two entries that differ in their place on that axis and
-            agree in all others. The first axis counts the samples. Entries that differ on several
-            axes agree as little as the least of these.
+            agree in all others. The first axis counts the samples. Entries of one sample that differ on
+            several axes agree as little as the least of these.
         bent: the activation that made the signal, and the signal that it was made from.
         profile: for each axis, how the second moment is spread over it, with mean one; `None` where
             it is the same everywhere. Borders, which kernels meet with fewer taps, are fainter.
@@ -41,6 +41,11 @@ class Signal:
         tilt: of a gradient at what a function makes of a Gaussian, how its squares go with that one:
             with mean one, on the nodes of `hermite_grid`; `None` where they do not.
         joined: of signals side by side, the axis, and each one's length there with itself.
+        apart: for each axis, `E x x'` of two entries of different samples that differ in their place on
+            that axis, too: what is the same for all samples, such as positions, and what is the same in
+            all of one sample, agree in neither. Empty for as little as the least of both.
+        patterns: of what all samples have in common, how many independent patterns over positions
+            make it up (the participation ratio); `None` for as many as there are positions.
     """
 
     second_moment: float
@@ -52,6 +57,8 @@ class Signal:
     parts: tuple[Any, Signal] | None = field(default=None, repr=False, compare=False)
     tilt: Any = field(default=None, repr=False, compare=False)
     joined: tuple[int, tuple[tuple[int, Signal], ...]] | None = field(default=None, repr=False, compare=False)
+    apart: tuple[float, ...] = field(default=(), repr=False, compare=False)
+    patterns: float | None = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -67,28 +74,43 @@ class Signal:
         """Returns the signal times a number."""
         square = number * number
         along = tuple(square * value for value in self.along)
-        return Signal(square * self.second_moment, number * self.mean, along, profile=self.profile)
+        apart = tuple(square * value for value in self.apart)
+        second_moment, mean = square * self.second_moment, number * self.mean
+        return Signal(second_moment, mean, along, profile=self.profile, apart=apart, patterns=self.patterns)
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""
-        along, profile = [power * value for value in self.along], list(self.profile)
+        along, apart = [power * value for value in self.along], [power * value for value in self.apart]
+        profile = list(self.profile)
         if axis is not None and along:
             along[axis] = 0.0
+        if axis is not None and apart:
+            apart[axis] = 0.0
         if axis is not None and profile:
             profile[axis] = None
-        return Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile))
+        made = Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile), patterns=self.patterns)
+        return dataclasses.replace(made, apart=tuple(apart))
 
     def agreement(self, axes: Iterable[int]) -> float:
         """Returns how far entries agree that differ on some axes."""
+        axes = tuple(axes)
+        if self.apart and 0 in axes and len(axes) > 1:
+            # Whatever is independent on one axis is so wherever it stands on the others.
+            return min((self.apart[axis] for axis in axes if axis), key=abs)
         values = [self.along[axis] for axis in axes]
         least = min((value for value in values if value >= 0), default=self.second_moment)
         opposed = min((value for value in values if value < 0), default=None)
         # What sums to nothing over one axis does so wherever it stands on the others.
         return least if opposed is None or not self.second_moment else least * opposed / self.second_moment
 
-    def with_axes(self, along: Sequence[float]) -> Signal:
+    @property
+    def pairs(self) -> tuple[float, ...]:
+        """How far entries agree that differ on each axis, and then those of different samples."""
+        return (*self.along, *(self.agreement({0, axis}) for axis in range(len(self.along))))
+
+    def with_axes(self, along: Sequence[float], apart: Sequence[float] = ()) -> Signal:
         """Returns the signal with other axes."""
-        return dataclasses.replace(self, along=tuple(along), profile=(), joined=None)
+        return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart))
 
 
 def fitting(signal: Signal, shape: Shape) -> Signal:
@@ -112,7 +134,7 @@ def fitting(signal: Signal, shape: Shape) -> Signal:
 
 def independent(shape: Shape, second_moment: float = 1.0) -> Signal:
     """Returns the signal of independent numbers with mean zero."""
-    return Signal(second_moment, 0.0, (0.0,) * len(shape))
+    return Signal(second_moment, 0.0, (0.0,) * len(shape), apart=(0.0,) * len(shape))
 
 
 def constant(value: Any) -> tuple[Signal, Shape]:
@@ -149,7 +171,8 @@ def averaged(signal: Signal, sizes: Mapping[int, float], apart: Sequence[int] = 
 def averaged_signal(signal: Signal, sizes: Mapping[int, float]) -> Signal:
     """Returns the average of entries on some axes, with all axes kept."""
     along = tuple(averaged(signal, sizes, (axis,)) for axis in range(len(signal.along)))
-    return Signal(averaged(signal, sizes), signal.mean, along)
+    apart = tuple(averaged(signal, sizes, (0, axis)) for axis in range(len(signal.apart)))
+    return Signal(averaged(signal, sizes), signal.mean, along, apart=apart)
 
 
 def aligned(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
@@ -158,8 +181,13 @@ def aligned(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
     repeated = [own == 1 and other != 1 for own, other in zip(shape, wanted[missing:])]
     along = [signal.second_moment if again else value for again, value in zip(repeated, signal.along)]
     profile = [None if again else one for again, one in zip(repeated, signal.profile)]
+    # Samples of what is repeated over samples are one: what differs between them differs on the other axes alone.
+    one_sample = missing > 0 or repeated[:1] == [True]
+    pairs = (*[signal.second_moment] * missing, *along) if one_sample else ()
+    apart = [signal.along[0] if again else value for again, value in zip(repeated, signal.apart)]
     return dataclasses.replace(
         signal,
+        apart=pairs or tuple(apart),
         along=(*[signal.second_moment] * missing, *along),
         joined=None,
         profile=(*[None] * missing, *profile) if profile else (),
@@ -185,8 +213,15 @@ def added(signals: Sequence[Signal]) -> Signal:
     cross = mean**2 - sum(one.mean**2 for one in signals)
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(sum(one.along[axis] for one in signals) + cross for axis in range(rank))
+    apart = tuple(sum(one.agreement({0, axis}) for one in signals) + cross for axis in range(rank))
     total = sum(one.second_moment for one in signals) + cross
-    return Signal(total, mean, along, profile=_profile_of(signals, rank), tilt=_tilt_of(signals))
+    made = Signal(total, mean, along, profile=_profile_of(signals, rank), apart=apart, patterns=_fewest(signals))
+    return dataclasses.replace(made, tilt=_tilt_of(signals))
+
+
+def _fewest(signals: Sequence[Signal]) -> float | None:
+    """Returns how many patterns a sum has: borders make them all, so that they are the same ones."""
+    return min((one.patterns for one in signals if one.patterns is not None), default=None)
 
 
 def _tilt_of(signals: Sequence[Signal]) -> Any:
@@ -217,8 +252,9 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     """Returns the product of independent signals with the same axes."""
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
+    apart = tuple(math.prod(one.agreement({0, axis}) for one in signals) for axis in range(rank))
     mean = math.prod(one.mean for one in signals)
-    product = Signal(math.prod(one.second_moment for one in signals), mean, along)
+    product = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
     # Where all are faint together, as at borders, the product is larger than that of the means.
     for one in signals:
         product = weighted_by(product, one.profile, 1.0)
@@ -236,10 +272,9 @@ def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Sign
             whole = (1.0 if own is None else own) * np.maximum(one, FAINT) ** exponent
             growth *= float(whole.mean())
             found[axis] = whole / whole.mean()
-    along = tuple(growth * value for value in signal.along)
-    return dataclasses.replace(
-        signal, second_moment=growth * signal.second_moment, along=along, profile=tuple(found), bent=None, joined=None
-    )
+    along, apart = (tuple(growth * value for value in values) for values in (signal.along, signal.apart))
+    grown = dataclasses.replace(signal, second_moment=growth * signal.second_moment, along=along, apart=apart)
+    return dataclasses.replace(grown, profile=tuple(found), bent=None, joined=None)
 
 
 def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
@@ -247,9 +282,11 @@ def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     mean = sum(share * one.mean for one, share in zip(signals, shares))
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(sum(share * one.along[axis] for one, share in zip(signals, shares)) for axis in range(rank))
+    apart = [sum(s * one.agreement({0, axis}) for one, s in zip(signals, shares)) for axis in range(rank)]
     weighted = [one.times(math.sqrt(share)) for one, share in zip(signals, shares)]
     second_moment = sum(one.second_moment for one in weighted)
-    return Signal(second_moment, mean, along, profile=_profile_of(weighted, rank))
+    made = Signal(second_moment, mean, along, profile=_profile_of(weighted, rank), apart=tuple(apart))
+    return dataclasses.replace(made, patterns=_fewest(signals))
 
 
 def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
@@ -257,19 +294,25 @@ def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
     if len(signal.along) != len(shape) or shape == wanted:
         return signal
     along: list[float] = []
+    apart: list[float] = []
     for old, new in _groups(shape, wanted):
-        if len(old) == 1:
-            along += [signal.along[old[0]]] * len(new)
-        else:
-            sizes = {axis: float(shape[axis]) for axis in old}
-            count = math.prod(sizes.values())
-            apart = (
-                (count * averaged(signal, sizes) - signal.second_moment) / (count - 1)
-                if count > 1
-                else signal.second_moment
-            )
-            along += [apart] * len(new)
-    return dataclasses.replace(signal, along=tuple(along), profile=(), joined=None)
+        along += [_joined_axes(signal, shape, old)] * len(new)
+        apart += [_joined_axes(signal, shape, old, (0,))] * len(new)
+    # Samples that are cut up or put together are no samples any more.
+    kept = shape[:1] == wanted[:1]
+    return dataclasses.replace(
+        signal, along=tuple(along), profile=(), joined=None, apart=tuple(apart) if kept and signal.apart else ()
+    )
+
+
+def _joined_axes(signal: Signal, shape: Shape, axes: Sequence[int], apart: Sequence[int] = ()) -> float:
+    """Returns how far entries agree that differ on an axis made of others, and on those of `apart`."""
+    if len(axes) == 1:
+        return signal.agreement({*axes, *apart})
+    sizes = {axis: float(shape[axis]) for axis in axes}
+    count = math.prod(sizes.values())
+    same = signal.agreement(apart) if apart else signal.second_moment
+    return (count * averaged(signal, sizes, apart) - same) / (count - 1) if count > 1 else same
 
 
 def _groups(shape: Shape, wanted: Shape) -> list[tuple[list[int], list[int]]]:

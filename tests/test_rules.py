@@ -21,7 +21,7 @@ from keras_autoinit.prediction import Given, follow
 from keras_autoinit.responses import respond
 from keras_autoinit.rules.linear import taps_met
 from keras_autoinit.rules.products import contracted, weighted
-from keras_autoinit.signals import Signal, averaged, constant, reshaped
+from keras_autoinit.signals import BATCH, Signal, added, averaged, constant, reshaped
 
 SAMPLES = 64
 SHARED = 0.5
@@ -55,6 +55,7 @@ BUILDS = {
     "gelu": (lambda x: layers.Activation("gelu")(x), (256,)),
     "max_pooling": (lambda x: layers.MaxPooling2D(2)(x), (8, 8, 32)),
     "relu, max_pooling": (lambda x: layers.MaxPooling2D(3, 2, padding="same")(layers.ReLU()(x)), (8, 8, 32)),
+    "padded, max_pooling": (lambda x: layers.MaxPooling2D(3, 2)(layers.ZeroPadding2D(1)(x)), (4, 4, 128)),
     "average_pooling": (lambda x: layers.AveragePooling2D(2)(x), (8, 8, 32)),
     "global_average": (lambda x: layers.GlobalAveragePooling2D()(layers.ReLU()(x)), (4, 4, 64)),
     "global_max": (lambda x: layers.GlobalMaxPooling2D()(x), (4, 4, 64)),
@@ -147,6 +148,59 @@ def test_a_rule_says_what_comes_back(name):
     assert expected == pytest.approx(np.mean(values**2), rel=0.08)
 
 
+BORDERS = {
+    "same": lambda x: layers.Conv2D(512, 3, padding="same")(x),
+    "zeros": lambda x: layers.Conv2D(512, 3)(layers.ZeroPadding2D(1)(x)),
+}
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_windows_at_a_border_have_fewer_taps_in_common(name):
+    """At 2 x 2, of 3 taps on a side 2 are inside; two windows share 3 of 4 of these on average, with themselves."""
+    _, _, signal = predicted(lambda x: BORDERS[name](layers.Rescaling(0.0, offset=1.0)(x)), (2, 2, 8))
+    whole = averaged(signal, {1: 2.0, 2: 2.0})
+    assert whole == pytest.approx(signal.second_moment * 0.75**2)
+
+
+def test_the_borders_of_a_large_image_make_few_patterns():
+    """Four edges, of which those that meet have one of three weights in common: `4^2 / (4 + 8 / 9)` patterns."""
+    _, _, signal = predicted(BORDERS["same"], (400, 400, 1))
+    assert signal.patterns == pytest.approx(16 / (4 + 8 / 9), rel=0.02)
+
+
+@pytest.mark.parametrize("name", BORDERS)
+def test_variances_that_a_batch_normalization_divides_by_differ(name):
+    """The mean of `1 / v` is larger than one over the mean: what samples have in common is of few patterns."""
+    inputs = keras.Input((2, 2, 128))
+    convolved = BORDERS[name](layers.ReLU()(inputs))
+    norm = layers.BatchNormalization()
+    graph = read(keras.Model(inputs, norm(convolved)))
+    prediction = follow(graph, Given())
+    (call,) = graph.calls_of(norm)
+    before, after = (prediction.gradients[one].second_moment for one in (call.inputs[0], call.outputs[0]))
+    values = measured(keras.Model(inputs, convolved), (2, 2, 128), training=True)[:BATCH]
+    inverse = np.mean(1 / values.var(axis=(0, 1, 2)))
+    # Of a gradient, the mean goes off, and what goes with the signal.
+    expected = inverse * (1 - 2 / values[..., 0].size)
+    # 512 variances, each a sum of about 50 squares: five standard errors of their mean inverse.
+    assert before / after == pytest.approx(expected, rel=5 * np.sqrt(2 / 50 / 512))
+
+
+def test_what_a_batch_normalization_makes_averages_to_nothing():
+    _, _, signal = predicted(lambda x: normalized(BORDERS["same"](layers.ReLU()(x))), (2, 2, 64))
+    assert averaged(signal, {0: BATCH, 1: 2.0, 2: 2.0}) == pytest.approx(0.0, abs=0.005)
+
+
+def test_of_different_samples_and_positions_neither_agrees():
+    """Words that repeat within a sample, and positions that all samples have in common."""
+    words, positions = Signal(1.0, 0.0, (0.0, SHARED, 0.0)), Signal(1.0, 0.0, (1.0, 0.0, 0.0))
+    both = added([words, positions])
+    assert both.along == (1.0, SHARED, 0.0)
+    assert both.agreement({0, 1}) == 0.0
+    normal = added([both, both]).times(SHARED)
+    assert normal.agreement({0, 1}) == 0.0
+
+
 def test_stochastic_depth_drops_whole_samples():
     drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)
     _, _, signal = predicted(lambda x: drop(layers.ReLU()(x)), (4, 4, 64))
@@ -176,6 +230,25 @@ def test_attention_averages_over_tokens():
     model, _, signal = predicted(lambda x: attend(x, x), (16, 128))
     values = measured(model, (16, 128), training=True)
     assert signal.second_moment == pytest.approx(np.mean(values**2), rel=0.3)
+
+
+def test_queries_hear_tokens_that_are_alike_by_chance():
+    """Keys and values that are made from few features agree in the same pairs."""
+    tokens, width, source = 96, 32, np.random.default_rng(0)
+    inputs = keras.Input((tokens, width))
+    query = layers.Identity(name="query")(layers.EinsumDense("abc,cde->abde", (tokens, 8, 32))(inputs))
+    key, value = (layers.EinsumDense("abc,cde->abde", (tokens, 8, 32))(inputs) for _ in range(2))
+    model = keras.Model(inputs, ops.dot_product_attention(query, key, value))
+    batch = source.normal(size=(16, tokens, width)).astype("float32")
+    graph = read(model, batch, runnable=True)
+    found = {}
+    passed = forward(graph, batch, lambda call, outputs: None)
+    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
+    passed.back(ends, lambda call, gradients: found.update(zip(call.outputs, gradients)))
+    (call,) = graph.calls_of(model.get_layer("query"))
+    square = np.mean(keras.ops.convert_to_numpy(found[call.outputs[0]]).astype(np.float64) ** 2)
+    # Without it the prediction is a quarter of what is measured; the soft-max is averaged over 400 draws.
+    assert follow(graph, Given()).gradients[call.outputs[0]].second_moment == pytest.approx(square, rel=0.25)
 
 
 def test_an_lstm_settles_where_it_is_said_to():
@@ -253,6 +326,6 @@ def test_joined_axes_agree_as_their_parts_do():
 
 
 def test_every_tap_is_counted_once():
-    matrix, _ = taps_met(7, 4, taps=3, stride=2, rate=1, padding="same")
+    matrix, *_ = taps_met(7, 4, taps=3, stride=2, rate=1, padding="same")
     assert matrix.shape == (4, 7)
     assert matrix.sum(1).tolist() == pytest.approx([2 / 3, 1, 1, 2 / 3])

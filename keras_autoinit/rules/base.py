@@ -220,7 +220,8 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     response = respond(function, signal.mean, signal.variance)
     correlations = [_correlation(signal, value) for value in signal.along]
     along = tuple(map(response.covariance, correlations))
-    made = Signal(response.second_moment, response.mean, along)
+    apart = tuple(response.covariance(_correlation(signal, value)) for value in signal.apart)
+    made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns)
     powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
     made = dataclasses.replace(weighted_by(made, signal.profile, powers[0]), bent=(function, signal))
 
@@ -263,7 +264,7 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
         along = tuple(value * slope for value, slope in zip(gradient.along, slopes))
         return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, tilt=tilt)
 
-    return dataclasses.replace(found.whole, profile=signal.profile), back
+    return dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns), back
 
 
 def _correlation(signal: Signal, agreement: float) -> float:

@@ -17,9 +17,9 @@ from keras_autoinit.rules.products import weighted
 from keras_autoinit.signals import Signal, constant
 from keras_autoinit.slots import Slot, slots_of
 
-# For one axis: how much of each output's taps meets each input, and how many of the taps that one
-# output has are those of another, too.
-Taps = tuple[np.ndarray, float]
+# For one axis: how much of each output's taps meets each input, which share of the taps two outputs both have
+# inside, and by which share of them two inputs both are read.
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @for_layers("Dense", "EinsumDense")
@@ -149,12 +149,12 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
     power = context.weights.power(context.layer, slot, signal.second_moment)
     made = signal.mixed(power, unit)
     if names is not None:
-        made = _renamed(Signal(made.second_moment, 0.0, signal.times(math.sqrt(power)).along), *names)
+        made = _renamed(signal.times(math.sqrt(power)), *names)
     if shape and len(made.along) != len(shape):
         made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
     before = _with_bias(context.layer, made)
     after, back = _bent_inside(context, before)
-    growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, _ in taps.values())
+    growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, *_ in taps.values())
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = back(gradients[0])
@@ -176,26 +176,53 @@ def _bent_inside(context: Context, signal: Signal) -> Any:
 def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     """Returns the signal as the outputs' positions see it: with as much of it as their taps meet."""
     profile = list(signal.profile or (None,) * len(signal.along))
-    share = left = 1.0
-    for axis, (matrix, common) in taps.items():
+    share = 1.0
+    for axis, (matrix, *_) in taps.items():
         if not matrix.size:
             # Nothing comes out, or nothing goes in.
             continue
-        left *= common
         known = profile[axis] is not None and len(profile[axis]) == matrix.shape[1]
         seen = matrix @ profile[axis] if known else matrix.sum(1)
         share *= float(seen.mean())
         profile[axis] = None if np.ptp(seen) == 0 else seen / seen.mean()
     kept = tuple(profile) if any(one is not None for one in profile) else ()
-    along = tuple(share * value * (left if axis in taps else 1.0) for axis, value in enumerate(signal.along))
-    return Signal(share * signal.second_moment, share * signal.mean, along, profile=kept)
+    left, patterns = _in_common([common for _, common, _ in taps.values()])
+    along, apart = (
+        tuple(share * value * (left if axis in taps else 1.0) for axis, value in enumerate(values))
+        for values in (signal.along, signal.apart)
+    )
+    patterns = signal.patterns if patterns is None else patterns
+    made = Signal(share * signal.second_moment, share * signal.mean, along, profile=kept, apart=apart)
+    return dataclasses.replace(made, patterns=patterns)
+
+
+def _in_common(commons: list[np.ndarray]) -> tuple[float, float | None]:
+    """Returns how many taps of a window another one has too, and of how many patterns borders are made.
+
+    Both windows meet a constant signal with the taps `C` that they have in common. Its pattern over
+    positions is a Gaussian of covariance `H C H`, `H` taking off the mean, and the number of its
+    directions that count is `(tr H C)^2 / tr (H C)^2`.
+    """
+    positions = math.prod(len(one) for one in commons)
+    trace = math.prod(float(np.trace(one)) for one in commons)
+    if positions < 2 or trace <= 0:
+        return 1.0, None
+    whole = math.prod(float(one.sum()) for one in commons)
+    squares = math.prod(float((one**2).sum()) for one in commons)
+    rows = math.prod(float((one.sum(0) ** 2).sum()) for one in commons)
+    # Of two windows in different places: those in the same one go off.
+    left = (whole - trace) / (positions - 1) / (trace / positions) / positions
+    spread = trace - whole / positions
+    energy = squares - 2 * rows / positions + (whole / positions) ** 2
+    return left, spread**2 / energy if spread > 1e-9 * trace and energy > 0 else None
 
 
 def _back_through(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
     """Returns the gradient as the inputs' positions get it."""
     if gradient is None or not taps:
         return gradient
-    return _through(gradient, {axis: (matrix.T, common) for axis, (matrix, common) in taps.items()})
+    turned = {axis: (matrix.T, back, common) for axis, (matrix, common, back) in taps.items()}
+    return _through(gradient, turned)
 
 
 def _back(gradient: Signal | None, factor: float, unit: int = -1, rank: int | None = None) -> Signal | None:
@@ -241,8 +268,10 @@ def _letters(context: Context) -> tuple[str, str]:
 
 def _renamed(signal: Signal, given: str, wanted: str) -> Signal:
     """Returns a signal with the axes that a mixing hands on; the others are made anew."""
-    agreements = dict(zip(given, signal.along))
-    return Signal(signal.second_moment, 0.0, tuple(agreements.get(letter, 0.0) for letter in wanted))
+    agreements, pairs = dict(zip(given, signal.along)), dict(zip(given, signal.apart))
+    kept = bool(pairs) and given[0] == wanted[0]
+    apart = tuple(pairs.get(letter, 0.0) for letter in wanted) if kept else ()
+    return Signal(signal.second_moment, 0.0, tuple(agreements.get(letter, 0.0) for letter in wanted), apart=apart)
 
 
 def _taps(context: Context) -> dict[int, Taps]:
@@ -254,7 +283,9 @@ def _taps(context: Context) -> dict[int, Taps]:
         _each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
     )
     return {
-        axis: taps_met(shape[axis], made[axis], kernel[i], strides[i], rates[i], layer.padding)
+        axis: taps_met(
+            shape[axis], made[axis], kernel[i], strides[i], rates[i], layer.padding, _held(context.signal, axis)
+        )
         for i, axis in enumerate(_spatial(layer))
         if kernel[i] > 1 or strides[i] > 1
     }
@@ -273,14 +304,27 @@ def _taps_transposed(context: Context) -> dict[int, Taps]:
     )
     found = {}
     for i, axis in enumerate(_spatial(layer)):
-        matrix, _ = taps_met(made[axis], shape[axis], kernel[i], strides[i], rates[i], layer.padding)
-        # Outputs in different places between two strides have no tap in common.
-        found[axis] = (matrix.T * strides[i], 1 / strides[i])
+        matrix, common, back = taps_met(made[axis], shape[axis], kernel[i], strides[i], rates[i], layer.padding)
+        found[axis] = (matrix.T * strides[i], back, common)
     return found
 
 
+def _held(signal: Signal, axis: int) -> tuple[bool, ...] | None:
+    """Returns where along an axis a signal is not zero; `None` for everywhere."""
+    profile = signal.profile[axis] if signal.profile else None
+    return None if profile is None or profile.all() else tuple((profile > 0).tolist())
+
+
 @functools.lru_cache(maxsize=1024)
-def taps_met(size: int, made: int, taps: int, stride: int, rate: int, padding: str) -> Taps:
+def taps_met(
+    size: int,
+    made: int,
+    taps: int,
+    stride: int,
+    rate: int,
+    padding: str,
+    held: tuple[bool, ...] | None = None,
+) -> Taps:
     """Returns, for each window along one axis, the share of its taps that meets each entry.
 
     Args:
@@ -290,20 +334,24 @@ def taps_met(size: int, made: int, taps: int, stride: int, rate: int, padding: s
         stride: from one window to the next.
         rate: from one tap to the next.
         padding: `"same"`, `"valid"` or `"causal"`.
+        held: where the signal is not zero, if that is not everywhere.
 
     Returns:
-        The shares, and how many of a window's taps inside another one has inside, too.
+        The shares; for two windows, the share of taps that are inside in both; for two entries, the
+        share of taps that meet both.
 
     Example:
         >>> taps_met(4, 4, taps=3, stride=1, rate=1, padding="same")[0].sum(1).round(2).tolist()
         [0.67, 1.0, 1.0, 0.67]
     """
     places, inside = windows(size, made, taps, stride, rate, padding)
-    matrix = np.zeros((made, size))
-    rows, _ = met = np.nonzero(inside)
+    matrix, meets = np.zeros((made, size)), np.zeros((size, taps))
+    rows, columns = met = np.nonzero(inside)
     np.add.at(matrix, (rows, places[met]), 1 / taps)
-    often = inside.mean(0) if made else np.zeros(1)
-    return matrix, float((often**2).mean() / often.mean()) if often.any() else 1.0
+    meets[places[met], columns] = 1.0
+    if held is not None:
+        inside = inside & np.array(held)[np.clip(places, 0, size - 1)]
+    return matrix, inside.astype(float) @ inside.T / taps, meets @ meets.T / taps
 
 
 def windows(size: int, made: int, taps: int, stride: int, rate: int, padding: str) -> tuple[np.ndarray, np.ndarray]:

@@ -143,19 +143,48 @@ class _Statistics:
         """Returns the normalized signal, the axis of units that have a scale each, and the factor on their squares."""
         if signal.joined is not None and signal.joined[0] not in self.sizes:
             return self._applied_each(*signal.joined)
+        signal = dataclasses.replace(signal, apart=signal.pairs[len(signal.along) :])
         centre = _centre(signal, self.sizes, self.whole) if self.centred else signal.times(0.0)
         variance = max(signal.second_moment - centre.second_moment, 0.0)
         factor = self.gamma / (variance + self.epsilon) if variance + self.epsilon > 0 else 0.0
         along = tuple(factor * (value - other) for value, other in zip(signal.along, centre.along))
+        apart = tuple(factor * (value - other) for value, other in zip(signal.apart, centre.apart))
         mean = 0.0 if self.centred else signal.mean * math.sqrt(factor)
         # Each unit has a scale of its own, if it is not among what is averaged over.
         unit = next((a for a, one in enumerate(signal.profile) if one is not None and a not in self.sizes), None)
         # Over positions alone, or with them: what is faint at a border stays so.
         profile = signal.profile if len(self.sizes) > 1 else ()
         profile = tuple(None if axis == unit else one for axis, one in enumerate(profile))
-        made = Signal(factor * variance, mean, along, profile=profile)
+        uneven, common = self._unevenness(signal, centre, variance)
+        if along and common is not None:
+            along = (along[0] * common, *along[1:])
+        made = Signal(factor * variance, mean, along, profile=profile, apart=apart, patterns=signal.patterns)
         spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
-        return made, unit, self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
+        factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
+        return made, unit, factors * (1 + uneven)
+
+    def _unevenness(self, signal: Signal, centre: Signal, variance: float) -> tuple[float, float | None]:
+        """Returns how uneven the variances are that are divided by, and what that makes of all samples' pattern.
+
+        A variance `v` is a mean of `N` squared Gaussians of covariance `K`, so that `E v^2 / (E v)^2 - 1`
+        is twice the mean of `K^2` over all pairs, and `E 1/v` is larger than `1 / E v` by as much. Where the
+        pattern is stronger, `v` is too: its share of what is made shrinks.
+        """
+        if variance <= 0:
+            return 0.0, None
+        along, apart = (
+            tuple((value - other) / variance for value, other in zip(*pairs))
+            for pairs in ((signal.along, centre.along), (signal.apart, centre.apart))
+        )
+        one = Signal(1.0, 0.0, along, apart=apart)
+        uneven = 2 * averaged(multiplied([one, one]), self.sizes)
+        places = math.prod(size for axis, size in self.sizes.items() if axis > 0)
+        if 0 not in self.sizes or places <= 1:
+            return uneven, None
+        # Patterns are fewer than positions: what two positions have of them agrees or is opposed.
+        strength = 2 * along[0] ** 2 / min(signal.patterns or places - 1, places - 1)
+        uneven += max((1 - 1 / self.sizes[0]) * (strength - 2 * along[0] ** 2 / places), 0.0)
+        return uneven, max(1 + uneven - strength / along[0], 0.0) if along[0] > 1e-9 else None
 
     def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:
         """Returns the same of signals that stand side by side, each of which has a variance of its own."""
@@ -169,8 +198,12 @@ class _Statistics:
 def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Signal:
     """Returns the mean over some axes, which is the same for all entries of those that are taken whole."""
     mean = averaged_signal(signal, sizes)
-    along = (mean.second_moment if axis in whole else value for axis, value in enumerate(mean.along))
-    return dataclasses.replace(mean, along=tuple(along))
+    along = tuple(mean.second_moment if axis in whole else value for axis, value in enumerate(mean.along))
+    # Of two samples, where samples are not averaged over, the means agree as samples do.
+    both = mean.along if 0 in whole else mean.apart
+    least = along[0] if along else 0.0
+    apart = tuple(least if axis in whole else value for axis, value in enumerate(both)) if mean.apart else ()
+    return dataclasses.replace(mean, along=along, apart=apart)
 
 
 def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:

@@ -130,7 +130,7 @@ def _largest(context: Context, count: float) -> Effect:
     function of the common part and the largest of the rest.
     """
     signal = context.signal
-    function, source = signal.bent or (_LINEAR, signal)
+    function, source = signal.bent or (_LINEAR, _without_zeros(signal))
     positions = source.along[1:-1] or source.along[:1]
     common = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
     least = min(max(source.covariance - source.mean**2, 0.0), common)
@@ -148,6 +148,13 @@ def _largest(context: Context, count: float) -> Effect:
         return (dataclasses.replace(back, tilt=_being_largest(agreement, whole)),)
 
     return Effect((Signal(second_moment, mean, tuple(along)),), backward)
+
+
+def _without_zeros(signal: Signal) -> Signal:
+    """Returns what stands between zeros that pad a signal: of these, windows hold fewer, not smaller, entries."""
+    held = math.prod(float((one > 0).mean()) for one in signal.profile if one is not None)
+    along = tuple(value / held for value in signal.along)
+    return Signal(signal.second_moment / held, signal.mean / held, along) if 0 < held < 1 else signal
 
 
 @functools.lru_cache(maxsize=1024)
@@ -238,7 +245,7 @@ def _windows(context: Context) -> dict[int, float]:
         return {axis: float(side) for axis, side in zip(axes, sides)}
     windows = {}
     for axis, side, stride in zip(axes, sides, strides):
-        met, _ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
+        met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
         profile = context.signal.profile[axis] if context.signal.profile else None
         # Zeros around the signal are no entries of it.
         held = met.sum(1) if profile is None else met @ (profile > 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import string
@@ -87,15 +88,27 @@ def contracted(first: Signal, second: Signal, names: tuple[str, str, str], sizes
     letters = list(dict.fromkeys(names[2] + names[0] + names[1]))
     along = [_agreement(first, names[0], letter) * _agreement(second, names[1], letter) for letter in letters]
     product = Signal(first.second_moment * second.second_moment, first.mean * second.mean, tuple(along))
+    if names[0][0] == names[1][0] == letters[0]:
+        apart = [_agreement(first, names[0], x, True) * _agreement(second, names[1], x, True) for x in letters]
+        product = dataclasses.replace(product, apart=tuple(apart))
     summed = {axis: float(sizes.get(letter, 1)) for axis, letter in enumerate(letters) if letter not in names[2]}
     whole = averaged_signal(product, summed).times(math.prod(summed.values()))
-    return whole.with_axes(whole.along[: len(names[2])])
+    return whole.with_axes(whole.along[: len(names[2])], whole.apart[: len(names[2])])
 
 
-def _agreement(signal: Signal, name: str, letter: str) -> float:
-    """Returns how far entries agree that differ on a letter's axis: wholly where they have none."""
-    axis = name.find(letter)
-    return signal.second_moment if axis < 0 or axis >= len(signal.along) else signal.along[axis]
+def _agreement(signal: Signal, name: str, letter: str, samples: bool = False) -> float:
+    """Returns how far entries agree that differ on a letter's axis: wholly where they have none.
+
+    Args:
+        signal: one factor.
+        name: a letter for each of its axes.
+        letter: that of the axis.
+        samples: whether they are of different samples, too.
+    """
+    axis, first = name.find(letter), {0} if samples and signal.along else set()
+    if axis < 0 or axis >= len(signal.along):
+        return signal.agreement(first)
+    return signal.agreement({*first, axis})
 
 
 @for_layers("Softmax")
@@ -122,13 +135,25 @@ def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool =
     share, slope = (causal_concentration if causal else concentration)(float(f"{variance:.6g}"), count)
     uniform = 1 / count**2
 
+    def agreeing(value: float, common: float) -> float:
+        agreement = max(value - min(value, common), 0.0) / variance if variance > 1e-12 else 1.0
+        return uniform * (share * count) ** agreement
+
     def along(axis: int) -> float:
         if axis in axes:
             return (1 - share) / (count * (count - 1)) if count > 1 else 1.0
-        agreement = max(signal.along[axis] - min(signal.along[axis], same), 0.0) / variance if variance > 1e-12 else 1.0
-        return uniform * (share * count) ** agreement
+        return agreeing(signal.along[axis], signal.agreement({axis, *axes}))
 
-    made = Signal(share / count, 1 / count, tuple(map(along, range(len(signal.along)))))
+    def apart(axis: int) -> float:
+        if axis in axes:
+            # All of two soft-maxes' products sum to one.
+            return (1 - count * along(0)) / (count * (count - 1)) if count > 1 else 1.0
+        return agreeing(signal.agreement({0, axis}), signal.agreement({0, *axes}))
+
+    ranks = range(len(signal.along))
+    made = Signal(share / count, 1 / count, tuple(map(along, ranks)))
+    if signal.apart and 0 not in axes:
+        made = dataclasses.replace(made, apart=tuple(map(apart, ranks)))
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:

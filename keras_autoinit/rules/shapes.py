@@ -31,7 +31,9 @@ def reshape(context: Context) -> Effect:
 def transpose(context: Context) -> Effect:
     """Puts the axes in another order."""
     order = _order(context)
-    signal = context.signal.with_axes([context.signal.along[axis] for axis in order])
+    given = context.signal
+    apart = [given.apart[axis] for axis in order] if given.apart and order[0] == 0 else []
+    signal = given.with_axes([given.along[axis] for axis in order], apart)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
@@ -248,6 +250,8 @@ def pad(context: Context) -> Effect:
         tuple(value * share for value in signal.along),
         signal.bent,
         tuple(profile),
+        apart=tuple(value * share for value in signal.apart),
+        patterns=signal.patterns,
     )
 
     def backward(gradients: Gradients) -> Gradients:
