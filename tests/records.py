@@ -6,7 +6,7 @@ from typing import Any
 
 from keras_autoinit.readings import Reading, Signals, WeightReading
 
-SOUND_WEIGHT = {"role": "dense", "shape": (64, 64), "initializer": "he_normal()"} | dict.fromkeys(
+SOUND_WEIGHT = {"role": "kernel", "shape": (64, 64), "initializer": "he_normal()"} | dict.fromkeys(
     ("std", "expected_std", "counted_std"), 0.2
 )
 SOUND = {"kind": "dense", "activation": "relu", "shape": (16, 64), "cosine": 0.5} | dict.fromkeys(
