@@ -24,6 +24,8 @@ from keras_autoinit.thresholds import (
 NEAR = 3.0
 # Below this share of what a fall starts from, nothing is told apart.
 LEAST = 1e-12
+# One minus the cosine of equal samples is no larger than this in single precision.
+ALIKE = 1e-6
 
 # What spreads its input over a simplex: its size says nothing about the signal's.
 _SIMPLEX = frozenset({"softmax", "log_softmax", "sparsemax"})
@@ -40,10 +42,11 @@ def _plain(rows: Rows) -> list[Reading]:
 def vanishing(rows: Rows, signals: Signals) -> Iterator[Finding]:
     """Yields where a signal begins to die out that no later layer restores."""
     kept = [row for row in _plain(rows) if row.feeds != "output" or row.activation not in _OFFSET]
-    limit = VANISHED.value * min(signals.input_second_moment, 1.0)
-    if not kept or (kept[-1].second_moment or 0.0) > limit:
+    start = min(signals.input_second_moment, 1.0)
+    # What is nothing, or not a number, when it comes in does not die out here.
+    if not kept or not start > 0 or (kept[-1].second_moment or 0.0) > VANISHED.value * start:
         return
-    sizes = [min(signals.input_second_moment, 1.0), *(row.second_moment or 0.0 for row in kept)]
+    sizes = [start, *(row.second_moment or 0.0 for row in kept)]
     row = kept[_turn(sizes)]
     advice = f"From here on the signal dies out: scale the weights up, as {_scaled_by(row)} does."
     yield finding("vanishing_signal", "error", row.path, sizes[-1], VANISHED, "second moment at the end", advice)
@@ -54,7 +57,7 @@ def exploding(rows: Rows, signals: Signals) -> Iterator[Finding]:
     kept = _plain(rows)
     limit = EXPLODED.value * max(signals.input_second_moment, 1.0)
     largest = max((row.second_moment or 0.0 for row in kept), default=0.0)
-    if largest <= limit:
+    if not largest > limit:
         return
     end = next(index for index, row in enumerate(kept) if row.second_moment == largest)
     sizes = [max(signals.input_second_moment, 1.0), *(row.second_moment or 0.0 for row in kept[: end + 1])]
@@ -69,7 +72,8 @@ def collapsed(rows: Rows, signals: Signals) -> Iterator[Finding]:
     kept = [row for row in _plain(rows) if row.cosine is not None and row.feeds != "output"]
     start = 1.0 if signals.input_cosine is None else 1 - signals.input_cosine
     apart = [start, *(1 - (row.cosine or 0.0) for row in kept)]
-    if not kept or apart[-1] > COLLAPSED.value * min(start, 1.0):
+    # Samples that come in alike have nothing to lose.
+    if not kept or start <= ALIKE or apart[-1] > COLLAPSED.value * min(start, 1.0):
         return
     # Below the noise of single precision.
     row = kept[_turn([max(each, 1e-7) for each in apart])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from keras import tree
 
 from keras_autoinit.errors import DataError
 from keras_autoinit.graphs import Graph, passes, read
-from keras_autoinit.samples import first_samples, is_batched
+from keras_autoinit.samples import batches_of, first_samples, is_batched
 
 # What stands for a size that a model leaves open: of a picture, and of anything else.
 PICTURE, LENGTH = 64, 8
@@ -44,13 +45,12 @@ def given_batch(model: Any, x: Any, y: Any, number: int) -> tuple[Any, Any]:
 
 def _labelled(data: Any) -> Iterator[Any]:
     """Yields each batch as a dictionary of inputs and labels, wrapped so that it counts as inputs."""
-    if isinstance(data, keras.utils.PyDataset):
-        data = (data[index] for index in range(data.num_batches or 0))
-    for batch in data:
-        if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-            yield ({"x": batch[0], "y": batch[1]},)
-        else:
-            yield ({"x": batch[0] if isinstance(batch, tuple) else batch},)
+    with contextlib.closing(batches_of(data)) as batches:
+        for batch in batches:
+            if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+                yield ({"x": batch[0], "y": batch[1]},)
+            else:
+                yield ({"x": batch[0] if isinstance(batch, tuple) else batch},)
 
 
 def as_taken(model: Any, batch: Any) -> Any:

@@ -33,7 +33,7 @@ def first_samples(data: Any, number: int) -> Any:
     if not is_batched(data):
         return tree.map_structure(lambda array: _array(array)[:number], _inputs_of(data))
     taken: list[Any] = []
-    with contextlib.closing(_batches(data)) as batches:
+    with contextlib.closing(batches_of(data)) as batches:
         for batch in batches:
             taken.append(tree.map_structure(_array, _inputs_of(batch)))
             if sum(map(samples_in, taken)) >= number:
@@ -91,7 +91,7 @@ def _chained(seen: list[Any], rest: Iterator[Any]) -> Iterator[Any]:
     yield from itertools.chain(seen, rest)
 
 
-def _batches(data: Any) -> Generator[Any, None, None]:
+def batches_of(data: Any) -> Generator[Any, None, None]:
     """Yields batches; random states that a loader draws from are put back."""
     if isinstance(data, keras.utils.PyDataset):
         yield from (data[index] for index in range(data.num_batches or 0))
