@@ -17,7 +17,7 @@ from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, respond, slope_where
-from keras_autoinit.signals import Shape, Signal, constant, weighted_by
+from keras_autoinit.signals import Shape, Signal, aligned, constant, weighted_by
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
 
@@ -133,7 +133,7 @@ class Context:
             elif isinstance(value, Variable):
                 found.append(Operand(self.of_variable(value), tuple(value.shape), None))
             elif not isinstance(value, bool) and (isinstance(value, _NUMBERS) or keras.ops.is_tensor(value)):
-                found.append(Operand(*constant(_numbers(value)), None))
+                found.append(Operand(self._of_table(value) or constant(_numbers(value))[0], np.shape(value), None))
         return tuple(found)
 
     def of_variable(self, variable: Any, base: float = 1.0) -> Signal:
@@ -142,6 +142,29 @@ class Context:
         if second_moment is not None:
             return Signal(second_moment, 0.0, (0.0,) * len(variable.shape))
         return constant(_numbers(variable))[0]
+
+    def _of_table(self, value: Any) -> Signal | None:
+        """Returns the signal of a table that a layer has read before it met a symbol, as of positions; else `None`.
+
+        What the weight holds now stands among the arguments: it may be drawn anew from something else.
+        """
+        rank = len(getattr(value, "shape", ()))
+        if rank < 2 or self.call.within is None:
+            return None
+        for variable in self.call.within.weights:
+            shape = tuple(variable.shape)
+            if len(shape) >= 2 and _repeats(value, variable):
+                return aligned(self.of_variable(variable), shape, tuple(value.shape))
+        return None
+
+
+def _repeats(value: Any, variable: Any) -> bool:
+    """Whether a tensor holds the numbers of a variable, repeated along axes of length one or new ones at most."""
+    wanted, given = tuple(value.shape), tuple(variable.shape)
+    ends = wanted[len(wanted) - len(given) :]
+    if len(given) > len(wanted) or any(one not in (1, other) for one, other in zip(given, ends)):
+        return False
+    return bool(np.array_equal(_numbers(value), np.broadcast_to(_numbers(variable), wanted)))
 
 
 _NUMBERS = (int, float, np.number, np.ndarray)

@@ -8,6 +8,7 @@ import math
 import string
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, Operand, axes_of, for_layers, for_operations
@@ -207,6 +208,10 @@ def attention(context: Context) -> Effect:
     causal = bool(context.option("is_causal", False)) or any(_bars_some(one, shape) for one in mask)
     weights, back = weighted(logits, (3,), shape, causal)
     made = contracted(weights, value.signal, ("BHTS", "BSHD", "BTHD"), sizes)
+    # Two tokens of d features agree by chance, by 1 / d squared, in their keys as in their values: of the queries'
+    # gradient, sum_st a_s a_t K_st V_st, that leaves (1 - sum a^2) / d beside the sum of a^2.
+    share = min(weights.second_moment * sizes["S"], 1.0)
+    alike = math.sqrt(1 + (1 - share) / share / _features(context, key, value)) if share > 0 else 1.0
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
@@ -216,9 +221,28 @@ def attention(context: Context) -> Effect:
         at_logits = back(at_weights).times(scale)
         found = {
             value.number: contracted(gradient, weights, ("BTHD", "BHTS", "BSHD"), sizes),
-            query.number: contracted(at_logits, key.signal, ("BHTS", "BSHD", "BTHD"), sizes),
+            query.number: contracted(at_logits, key.signal, ("BHTS", "BSHD", "BTHD"), sizes).times(alike),
             key.number: contracted(at_logits, query.signal, ("BHTS", "BTHD", "BSHD"), sizes),
         }
         return tuple(found.get(number) for number in context.call.inputs)
 
     return Effect((made,), backward)
+
+
+def _features(context: Context, key: Operand, value: Operand) -> float:
+    """Returns how many features both keys and values are made from; without bounds if not from the same."""
+    sources = [_mixed_from(context, one.number) for one in (key, value)]
+    spec = context.graph.specs.get(sources[0]) if sources[0] is not None and sources[0] == sources[1] else None
+    return float(spec.shape[-1]) if spec is not None and spec.shape else math.inf
+
+
+def _mixed_from(context: Context, number: int | None) -> int | None:
+    """Returns the tensor that weights have turned into another, or into what that was made from entry by entry."""
+    while number is not None:
+        call = context.graph.maker(number)
+        if call is None or not call.inputs:
+            return None
+        number = call.inputs[0]
+        if isinstance(call.operation, (keras.layers.Dense, keras.layers.EinsumDense)):
+            return number
+    return None
