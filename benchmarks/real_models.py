@@ -45,8 +45,8 @@ BATCH, PIECE, RATE = 64, 10, 1e-3
 SMOOTH = 6
 METHODS: dict[str, Any] = {
     "table": "table",
-    "plain": Theory(linear_start=False),
-    "linear": Theory(linear_start=True),
+    "plain": Theory(linear_start=False, attention="plain"),
+    "linear": Theory(linear_start=True, attention="plain"),
     "theory": Theory(),
 }
 STARTS = ("default", "he", *METHODS)

@@ -12,6 +12,7 @@ import numpy as np
 from keras import tree
 
 from keras_autoinit.by_table import Table
+from keras_autoinit.duplicates import drawn_apart
 from keras_autoinit.errors import DataError
 from keras_autoinit.execution import executed, peak_elements
 from keras_autoinit.graphs import Graph, Place, read
@@ -127,7 +128,7 @@ class Data:
         self, graph: Graph, selection: Selection, batch: Any, seed: int
     ) -> tuple[tuple[Decision, ...], list[str]]:
         """Returns one decision per weight, and notes; runs the graph once and changes nothing."""
-        rows = tuple(self.base.decide(graph, selection))
+        rows = drawn_apart(self.base.decide(graph, selection), graph.places)
         # A base that makes nothing of residual branches is followed in that.
         shares = getattr(self.base, "residual", "balanced") == "balanced"
         run = Run(graph, rows, selection, seed, self.center, self.calibrate, shares)
@@ -173,6 +174,8 @@ def _measured_row(graph: Graph, run: Run, row: Decision) -> Decision:
     if not row.changed:
         return row
     measured = run.measured.get(row.path)
+    if row.role == "unknown":
+        return dataclasses.replace(row, reason=f"{row.reason} No scale was measured: no use of it was seen.")
     if measured is None and row.path in run.unseen:
         reason = "Left as it is: no use of it was seen, and what it does, if anything, went into the measured scales."
         return dataclasses.replace(row, new=row.old, reason=reason)

@@ -62,13 +62,16 @@ class Run:
         self.measured: dict[str, Measured] = {}
         self.averages: dict[str, tuple[Place, Any, Any]] = {}
         self.biases: dict[str, tuple[Place, Any]] = {}
-        targets = [target for target in match(Plan(tuple(rows)), graph.places) if target.variable is not None]
+        built = [target for target in match(Plan(tuple(rows)), graph.places) if target.variable is not None]
+        targets = [target for target in built if target.row.role != "unknown"]
         self._used_by = users(graph, targets)
         reached = {target.row.path for users in self._used_by.values() for target in users}
         self.unseen = {target.row.path for target in targets} - reached
         self.groups = groups(graph, self._used_by)
         self._seed, self._center, self._calibrate = seed, center, calibrate
-        self._starts = tuple(moved_weights(self.places))
+        # What is drawn anew without being measured is seen by whatever computes with it.
+        anew = [(t.variable, values_of(t, seed)) for t in built if t.row.role == "unknown" and t.row.changed]
+        self._starts = (*moved_weights(self.places), *anew)
         self._normalizations = {id(p.layer): p for p in self.places if calibrate and normalizes_by_batch(p.layer)}
         self._drawn: dict[str, Any] = {}
         self._left = Counter(id(call.operation) for call in graph.calls)
