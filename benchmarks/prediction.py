@@ -4,7 +4,8 @@
     python benchmarks/prediction.py --models ResNet50 VGG16 --layers --seeds 1
 
 Runs on TensorFlow, whose tape gives the gradient at every layer at once; the prediction itself knows
-no backend. A model is planned and drawn by theory, runs in training mode on independent numbers of
+no backend. A model is planned and drawn by theory, its weights all independent (no linear start, no
+mimetic attention, of which gradients are not predicted), runs in training mode on independent numbers of
 unit variance (words and masks where it asks for those), and gets independent unit gradients at its
 outputs. The table gives, over layers, the median, the 95th percentile and the largest of
 `|log2(measured / predicted)|` of the standard deviation of each output, and of the second moment of
@@ -30,6 +31,7 @@ import tensorflow as tf
 import keras_autoinit as ka
 from keras_autoinit.graphs import read
 
+INDEPENDENT = ka.Theory(linear_start=False, attention="plain")
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 BATCH = 32
 LENGTH = 16
@@ -121,7 +123,7 @@ def measured(model: keras.Model, layers: list[Any], inputs: Any, source: np.rand
     }
 
 
-def compared(model: keras.Model, seeds: int, method: Any = "theory") -> tuple[list[Any], Any]:
+def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT) -> tuple[list[Any], Any]:
     """Returns one row per layer: path, predicted and measured spread, predicted and measured gradient."""
     sums: dict[str, list[Any]] = defaultdict(list)
     for seed in range(seeds):

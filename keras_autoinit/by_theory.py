@@ -125,8 +125,8 @@ class Theory(FromGraph):
             for place in graph.places
             for slot in place.slots
         )
-        rows, mirrored = _without_pairs(_remarked(rows, remarks))
-        return rows, (*prediction.notes, *_stretch_notes(solver), *notes, *mirrored)
+        rows, unknown = _as_far_as_known(_remarked(rows, remarks))
+        return rows, (*prediction.notes, *_stretch_notes(solver), *notes, *unknown)
 
     def _followed(self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> tuple[Solver, Prediction]:
         # What those two say nothing of is balanced.
@@ -172,17 +172,24 @@ def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[D
     )
 
 
-PAIRED = (
-    "Mirrored pairs of units hand gradients on together, and lose more at the borders of convolutions than single "
-    "units do: gradients are not predicted, and spreads behind mirrored convolutions may be smaller than predicted."
-)
+# Of weights that are not independent, what the theory of independent ones does not know.
+DEPENDENT = {
+    "autoinit>mirrored": (
+        "Mirrored pairs of units hand gradients on together, and lose more at the borders of convolutions than single "
+        "units do: gradients are not predicted, and spreads behind mirrored convolutions may be smaller than predicted."
+    ),
+    "autoinit>mimetic": (
+        "Attention that looks at what is alike hands on more of it, and takes it off its trunk: gradients are not "
+        "predicted, and spreads behind mimetic attention may be half or twice as large as predicted."
+    ),
+}
 
 
-def _without_pairs(rows: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], tuple[str, ...]]:
-    """Returns decisions without what is not known of mirrored pairs, and a note if there are any."""
-    if not any(row.new.name == "autoinit>mirrored" for row in rows):
-        return rows, ()
-    return tuple(dataclasses.replace(row, gradient_factor=None) for row in rows), (PAIRED,)
+def _as_far_as_known(rows: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], list[str]]:
+    """Returns decisions without what is not known where weights depend on each other, and notes that say so."""
+    met = {row.new.name for row in rows}
+    notes = [note for name, note in DEPENDENT.items() if name in met]
+    return tuple(dataclasses.replace(row, gradient_factor=None) for row in rows) if notes else rows, notes
 
 
 def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:

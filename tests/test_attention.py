@@ -213,6 +213,8 @@ def test_theory_starts_attention_mimetic_unless_asked_for_plain():
     rows = AutoInit("theory", seed=1).plan(model)
     assert rows == AutoInit(Theory(attention="mimetic"), seed=1).plan(model)
     assert sum(row.new.name == "autoinit>mimetic" for row in rows) == 4
+    assert all(row.gradient_factor is None for row in rows)
+    assert "mimetic attention" in rows.notes[-1]
     plain = AutoInit(Theory(attention="plain"), seed=1).plan(model)
     assert not any(row.new.name in ("autoinit>mimetic", "autoinit>sinusoids") for row in plain)
 

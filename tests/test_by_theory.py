@@ -168,7 +168,9 @@ def test_recurrent_attention_and_embedding_weights_are_solved():
     x = layers.Embedding(30, 64, name="embedding")(words)
     x = layers.Add()([x, layers.MultiHeadAttention(2, 32, name="attention")(x, x)])
     x = layers.LSTM(64, name="lstm")(layers.LayerNormalization()(x))
-    plan = AutoInit("theory", seed=0).plan(keras.Model(words, layers.Dense(3, "softmax", name="head")(x)))
+    plan = AutoInit(Theory(attention="plain"), seed=0).plan(
+        keras.Model(words, layers.Dense(3, "softmax", name="head")(x))
+    )
     assert [row.path for row in plan if not row.changed] == [
         f"attention/{name}/bias" for name in ("query", "key", "value")
     ]
