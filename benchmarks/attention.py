@@ -40,7 +40,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 from keras import layers
-from runs import Best, Trainer, carry_out, summary
+from runs import Best, Trainer, carry_out, read_runs, summary
 
 from keras_autoinit import AutoInit, Orthogonal, Sinusoids, Theory
 
@@ -270,7 +270,7 @@ def _brief(one: Best, default: Best | None) -> str:
 
 
 def figure(best: dict[tuple[str, str], Best], cells: list[str], names: list[str], folder: Path) -> None:
-    """Draws the training loss over depth, a panel for each task."""
+    """Draws the training loss over epochs, a panel for each cell: the median seed at the best learning rate."""
     try:
         import matplotlib
 
@@ -279,17 +279,19 @@ def figure(best: dict[tuple[str, str], Best], cells: list[str], names: list[str]
     except ImportError:
         print("No figure: matplotlib is not installed.")
         return
-    panels = list(dict.fromkeys((cell.split("-")[0], cell.endswith("warm")) for cell in cells))
-    fig, axes = pyplot.subplots(1, len(panels), figsize=(3.4 * len(panels), 3), squeeze=False)
-    for (task, warm), axis in zip(panels, axes[0]):
+    fig, axes = pyplot.subplots(1, len(cells), figsize=(3.2 * len(cells), 3.2), squeeze=False, layout="constrained")
+    for cell, axis in zip(cells, axes[0]):
+        runs = read_runs(folder / f"{cell}.json")
         for name in names:
-            own = [cell for cell in cells if (cell.split("-")[0], cell.endswith("warm")) == (task, warm)]
-            points = sorted((int(cell.split("-")[1]), best[cell, name].loss) for cell in own if (cell, name) in best)
-            axis.plot(*zip(*points), marker="o", label=name) if points else None
-        axis.set(title=f"{task}{', warm-up' if warm else ''}", xlabel="blocks", xscale="log")
+            rate = best[cell, name].rate if (cell, name) in best else None
+            losses = [run.loss for run in runs if (run.start, run.rate) == (name, rate)]
+            middle = np.median(losses, axis=0) if losses else np.empty(0)
+            axis.plot(range(1, len(middle) + 1), middle, marker="o", markersize=4, label=name.replace("_", ", "))
+            axis.set_xticks(range(1, max(len(run.loss) for run in runs) + 1))
+        axis.set(title=cell.replace("-", ", ") + " blocks", xlabel="epoch", yscale="log")
     axes[0][0].set_ylabel("training loss")
-    axes[0][0].legend(fontsize=7)
-    fig.tight_layout()
+    handles, labels = axes[0][0].get_legend_handles_labels()
+    fig.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=len(names))
     path = FIGURE if folder.resolve() == RESULTS else folder / "attention.png"
     fig.savefig(path, dpi=110)
     pyplot.close(fig)
