@@ -17,7 +17,7 @@ All are pre-normalized. Each cell is one JSON file in the folder `--out`; what i
 core, where JAX takes 0.27 s. TF_NUM_INTRAOP_THREADS=1 leaves the other cores alone.
 
 Starts: Keras's default; GPT-2's scaling (normal of spread 0.02, residual projections over sqrt(2 L)); AutoInit by
-its table, and by theory. More by name: see `THEORIES` and `TABLES`. It needs scikit-learn for digits, and
+its table, and by theory. More by name: see `THEORIES`, `TABLES` and `PROPOSALS`. It needs scikit-learn for digits, and
 matplotlib for the figure.
 
 Wanted: on images the training loss of theory is at most 0.6 of the default's; elsewhere it is nowhere
@@ -68,6 +68,8 @@ THEORIES = {
 }
 TABLES = {"sinusoids": Sinusoids(math.sqrt(2)), "no_sinusoids": Orthogonal(gain=math.sqrt(WIDTH))}
 STARTS = ("default", "gpt2", "table", "theory_plain", "theory_mimetic")
+# Newer proposals, on top of theory.
+PROPOSALS = ("norm_scales", "conditioned")
 
 
 # --- Data ---
@@ -212,7 +214,26 @@ def started(task: str, depth: int, start: str, seed: int) -> keras.Model:
         # What positions are worth: the mimetic start with another table of them, as large as its tokens.
         job = AutoInit(Theory(attention="mimetic"), seed=seed)
         job.apply(model, plan=job.plan(model).replace("*/table", TABLES[start]))
+    elif start in PROPOSALS:
+        AutoInit(Theory(attention="mimetic" if start == "norm_scales" else "plain"), seed=seed).apply(model)
+        {"norm_scales": shrink_by_depth, "conditioned": condition}[start](model)
     return model
+
+
+def shrink_by_depth(model: keras.Model) -> None:
+    """Scales the normalizations of the l-th block by 1 / sqrt(l) ('curse of depth', arXiv 2502.05795), at the start."""
+    normal = [layer for layer in model.layers if isinstance(layer, layers.LayerNormalization)]
+    for number, layer in enumerate(normal[:-1]):
+        layer.gamma.assign(layer.gamma / math.sqrt(1 + number // 2))
+
+
+def condition(model: keras.Model) -> None:
+    """Adds the identity to queries, keys and values, which lowers their condition number (spectral conditioning)."""
+    for layer in model.layers:
+        if isinstance(layer, layers.MultiHeadAttention):
+            for dense in (layer.query_dense, layer.key_dense, layer.value_dense):
+                kernel = np.asarray(keras.ops.convert_to_numpy(dense.kernel))
+                dense.kernel.assign(kernel + np.eye(WIDTH).reshape(kernel.shape))
 
 
 def as_gpt2(model: keras.Model, branches: int, seed: int) -> None:
@@ -253,7 +274,7 @@ def report(folder: Path) -> None:
     """Prints a table of what is there, and draws it."""
     best = summary(folder)
     cells = sorted({cell for cell, _ in best}, key=lambda cell: (cell.split("-")[0], int(cell.split("-")[1]), cell))
-    names = [name for name in (*STARTS, *THEORIES, *TABLES) if any((cell, name) in best for cell in cells)]
+    names = [name for name in (*STARTS, *THEORIES, *TABLES, *PROPOSALS) if any((cell, name) in best for cell in cells)]
     names = list(dict.fromkeys(names))
     print("\nTraining loss, over the default's (judged loss, accuracy; learning rate; seeds and the spread over them)")
     print(f"| cell | {' | '.join(names)} |\n|{'---|' * (len(names) + 1)}")
@@ -302,7 +323,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the results")
     parser.add_argument("--cells", nargs="+", default=["*"], help="names or patterns of cells")
-    parser.add_argument("--starts", nargs="+", choices=(*STARTS, *THEORIES, *TABLES), help="only these starts")
+    parser.add_argument(
+        "--starts", nargs="+", choices=(*STARTS, *THEORIES, *TABLES, *PROPOSALS), help="only these starts"
+    )
     parser.add_argument("--rates", nargs="+", type=float, help="only these learning rates")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, help="how many, for every task")
