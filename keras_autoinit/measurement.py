@@ -85,6 +85,8 @@ class Measurer:
             raise ModelTypeError(f"Expected a keras.Model. Received: {model!r} of type {type(model).__name__}.")
         if isinstance(samples, bool) or not isinstance(samples, int) or samples < 1:
             raise DataError(f"Expected `samples` to be an integer of 1 or more. Received: {samples!r}.")
+        if x is None and y is not None:
+            raise DataError("Expected samples beside the labels: `diagnose(model, x, y)`. Received labels alone.")
         self.batch: Any = None
         self.labels: Any = None
         if x is None:

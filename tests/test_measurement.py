@@ -118,3 +118,9 @@ def test_what_does_not_fit_is_refused(options, error, words):
     given = {"model": mlp(3, 1), "x": regression()[0], **options}
     with pytest.raises(error, match=words):
         measure(**given)
+
+
+def test_labels_without_samples_are_refused():
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
+    with pytest.raises(DataError, match="samples beside the labels"):
+        measure(model, y=np.zeros(3))
