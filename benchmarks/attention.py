@@ -281,7 +281,7 @@ def report(folder: Path) -> None:
     for cell in cells:
         told = [_brief(best[cell, name], best.get((cell, "default"))) if (cell, name) in best else "" for name in names]
         print(f"| {cell} | {' | '.join(told)} |")
-    figure(best, cells, names, folder)
+    figure(best, [cell for cell in cells if (cell, "default") in best], list(STARTS), folder)
 
 
 def _brief(one: Best, default: Best | None) -> str:
