@@ -46,6 +46,17 @@ def measured(model, shape, training):
     return keras.ops.convert_to_numpy(model(x, training=training)).astype(np.float64)
 
 
+def gradients_at(name, model, batch, source):
+    """The squared gradient at what a layer puts out, predicted and measured, of unit gradients at the output."""
+    graph, found = read(model, batch, runnable=True), {}
+    passed = forward(graph, batch, lambda call, outputs: None)
+    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
+    passed.back(ends, lambda call, gradients: found.update(zip(call.outputs, gradients)))
+    (call,) = graph.calls_of(model.get_layer(name))
+    values = keras.ops.convert_to_numpy(found[call.outputs[0]]).astype(np.float64)
+    return follow(graph, Given()).gradients[call.outputs[0]].second_moment, np.mean(values**2)
+
+
 def centred(x):
     return x - ops.mean(x, axis=-1, keepdims=True)
 
@@ -141,17 +152,10 @@ def test_a_rule_says_what_comes_back(name):
     model = keras.Model(inputs, build(layers.Identity(name="start")(inputs)))
     source = np.random.default_rng(0)
     batch = source.normal(size=(SAMPLES, *shape)).astype("float32")
-    graph = read(model, batch, runnable=True)
-    found = {}
-    passed = forward(graph, batch, lambda call, outputs: None)
-    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
-    passed.back(ends, lambda call, gradients: found.update(zip(call.outputs, gradients)))
-    (start,) = graph.calls_of(model.get_layer("start"))
-    values = keras.ops.convert_to_numpy(found[start.outputs[0]]).astype(np.float64)
-    expected = follow(graph, Given()).gradients[start.outputs[0]].second_moment
+    expected, square = gradients_at("start", model, batch, source)
     # The run leaves dropout out, and keeps the factor that it has on squares with it.
     expected *= 0.5 if name == "stochastic depth" else 1.0
-    assert expected == pytest.approx(np.mean(values**2), rel=0.08)
+    assert expected == pytest.approx(square, rel=0.08)
 
 
 BORDERS = {
@@ -246,15 +250,9 @@ def test_queries_hear_tokens_that_are_alike_by_chance():
     key, value = (layers.EinsumDense("abc,cde->abde", (tokens, 8, 32))(inputs) for _ in range(2))
     model = keras.Model(inputs, ops.dot_product_attention(query, key, value))
     batch = source.normal(size=(16, tokens, width)).astype("float32")
-    graph = read(model, batch, runnable=True)
-    found = {}
-    passed = forward(graph, batch, lambda call, outputs: None)
-    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
-    passed.back(ends, lambda call, gradients: found.update(zip(call.outputs, gradients)))
-    (call,) = graph.calls_of(model.get_layer("query"))
-    square = np.mean(keras.ops.convert_to_numpy(found[call.outputs[0]]).astype(np.float64) ** 2)
+    expected, square = gradients_at("query", model, batch, source)
     # Without it the prediction is a quarter of what is measured; the soft-max is averaged over 400 draws.
-    assert follow(graph, Given()).gradients[call.outputs[0]].second_moment == pytest.approx(square, rel=0.25)
+    assert expected == pytest.approx(square, rel=0.25)
 
 
 def test_an_lstm_settles_where_it_is_said_to():
