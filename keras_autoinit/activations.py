@@ -15,6 +15,7 @@ from keras_autoinit.elementwise import Parameters, parameters_of
 from keras_autoinit.errors import ActivationError
 from keras_autoinit.functions import ALIASES, FUNCTIONS
 from keras_autoinit.moments import DOUBLE, SINGLE
+from keras_autoinit.traces import operation_of
 
 
 def activation(identifier: Any) -> Activation:
@@ -25,7 +26,8 @@ def activation(identifier: Any) -> Activation:
     Args:
         identifier: a name (`"gelu"`), `None` (linear), a function of `keras.activations`, an
             activation layer, a `functools.partial` of a function with keyword arguments, or any
-            elementwise callable, which is then measured on the current backend.
+            elementwise callable: where it applies one operation of Keras, that one; otherwise it is
+            measured on the current backend.
 
     Returns:
         An `Activation`.
@@ -53,7 +55,8 @@ def activation(identifier: Any) -> Activation:
         # With its own defaults: `keras.ops.gelu` approximates, `keras.activations.gelu` does not.
         return known(identifier.__name__, _defaults(identifier))
     if callable(identifier):
-        return measured(identifier)
+        # Measuring would compile on JAX.
+        return operation_activation(operation_of(identifier)) or measured(identifier)
     raise ActivationError(
         f"Expected an activation: a name, a callable, an activation layer or None. Received: {identifier!r}."
     )
@@ -70,6 +73,19 @@ def is_keras_function(function: Any) -> bool:
     if not isinstance(name, str) or ALIASES.get(name, name) not in FUNCTIONS:
         return False
     return function in (getattr(keras.activations, name, None), getattr(keras.ops, name, None))
+
+
+def is_own(operation: Any) -> bool:
+    """Whether an operation is one of Keras's own."""
+    return type(operation).__module__.startswith("keras.")
+
+
+def operation_activation(operation: Any) -> Activation | None:
+    """Returns the activation that one of Keras's operations applies, or `None` if it applies none."""
+    if isinstance(operation, keras.Layer) or not is_own(operation):
+        return None
+    name = _BY_CLASS.get(type(operation).__name__.lower())
+    return None if name is None else known(name, vars(operation))
 
 
 def measured(function: Callable[[Any], Any], name: str | None = None) -> Activation:
@@ -184,6 +200,8 @@ def _initial_slope(layer: keras.layers.PReLU) -> float:
     return float(np.mean(keras.ops.convert_to_numpy(copy((256,), dtype="float32"))))
 
 
+# Keras names its operation classes `LeakyRelu`, and `ReLU`.
+_BY_CLASS = {name.replace("_", ""): name for name in (*FUNCTIONS, *ALIASES)}
 _LAYER_NAMES: dict[type, str] = {
     keras.layers.ReLU: "relu",
     keras.layers.LeakyReLU: "leaky_relu",

@@ -11,7 +11,7 @@ import pytest
 from keras import activations, layers, ops
 
 from keras_autoinit import ActivationError, activation
-from keras_autoinit.activations import is_activation_layer, is_keras_function
+from keras_autoinit.activations import is_activation_layer, is_keras_function, measured
 from keras_autoinit.functions import ALIASES, FUNCTIONS
 from keras_autoinit.moments import DOUBLE, NODES, PANELS, SINGLE
 
@@ -354,9 +354,29 @@ def test_a_layer_is_measured_in_the_precision_that_it_computes_in():
     assert found.gain == pytest.approx(BENT_SECOND_MOMENT**-0.5, rel=2e-5)
 
 
+@pytest.mark.parametrize(
+    ("function", "printed"),
+    [
+        (lambda x: activations.gelu(x, approximate=True), "gelu(approximate=1)"),
+        (lambda x: activations.relu(x, negative_slope=0.1), "leaky_relu(negative_slope=0.1)"),
+        (lambda x: activations.softmax(x), "softmax"),
+        (lambda x: ops.tanh(x), "tanh"),
+    ],
+    ids=["gelu", "relu", "softmax", "tanh"],
+)
+def test_a_callable_that_applies_one_activation_of_keras_is_that_one(function, printed):
+    assert str(activation(function)) == printed
+    assert activation(function).known
+
+
+@pytest.mark.parametrize("function", [lambda x: x, lambda x: 2 * ops.tanh(x), lambda x: x * ops.sigmoid(x), ops.log])
+def test_a_callable_that_does_anything_else_is_measured(function):
+    assert not activation(function).known
+
+
 @pytest.mark.parametrize("name", ["tanh", "softplus", "silu"])
 def test_measuring_agrees_with_our_own_definition(name):
-    found, own = activation(lambda x: getattr(ops, name)(x)), activation(name)
+    found, own = measured(lambda x: getattr(ops, name)(x)), activation(name)
     assert found.gain == pytest.approx(own.gain, rel=MEASURED)
     assert found.chi == pytest.approx(own.chi, rel=10 * MEASURED)
 
@@ -366,7 +386,8 @@ def test_a_callable_is_called_in_the_precision_of_the_backend():
     seen = set()
 
     def spy(x):
-        seen.add(keras.backend.standardize_dtype(x.dtype))
+        if ops.is_tensor(x):
+            seen.add(keras.backend.standardize_dtype(x.dtype))
         return x
 
     found = activation(spy)

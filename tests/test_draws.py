@@ -80,6 +80,13 @@ def test_a_block_is_filled_by_its_own_generator():
     assert np.array_equal(normal((2 * BLOCK,), 5)[BLOCK:], last)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_array_begins_where_every_backend_takes_it_without_a_copy(dtype):
+    # By chance one array in four would: of these, none of them all.
+    arrays = [draws.normal((1 + 37 * number,), 1, dtype=dtype) for number in range(32)]
+    assert {array.ctypes.data % draws.ALIGNMENT for array in arrays} == {0}
+
+
 def test_an_empty_array_can_be_drawn():
     assert normal((0, 3), 1).shape == (0, 3)
 

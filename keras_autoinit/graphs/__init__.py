@@ -1,6 +1,6 @@
 """A model as a graph: which layers stand where, and what meets what.
 
-The only package that reads Keras internals: the nodes that Functional models record, the layers
+Beside `traces` the only package that reads Keras internals: the nodes that Functional models record, the layers
 inside a layer, and the names of Keras's own operation classes.
 """
 
@@ -16,8 +16,8 @@ from keras_autoinit.graphs.expansion import BATCH, Arguments, Reader, closed, fu
 from keras_autoinit.graphs.operations import ATTENTION, activation_of, adds, is_elementwise, passes
 from keras_autoinit.graphs.places import is_unseen, layers_inside, shared_argument, walk
 from keras_autoinit.graphs.records import Call, Graph, Opaque, Place, Ref, Spec, snake_case
-from keras_autoinit.graphs.traces import forget_nodes, untraced
 from keras_autoinit.graphs.usage import with_uses
+from keras_autoinit.traces import forget_nodes, untraced
 
 __all__ = [
     "ATTENTION",

@@ -16,7 +16,7 @@ from keras import tree
 
 from keras_autoinit.graphs.operations import ATTENTION
 from keras_autoinit.graphs.records import Call, Opaque, Ref, Spec
-from keras_autoinit.graphs.traces import forget_nodes
+from keras_autoinit.traces import forget_nodes
 
 # Stand in for what a shape leaves open: a batch of two, as one alone would be broadcast; sequences
 # of six, which fit the tables of positions of very small models too.

@@ -8,8 +8,7 @@ from typing import Any
 import keras
 from keras import tree
 
-from keras_autoinit.activations import Activation, activation, is_activation_layer, known
-from keras_autoinit.functions import ALIASES, FUNCTIONS
+from keras_autoinit.activations import Activation, activation, is_activation_layer, is_own, operation_activation
 from keras_autoinit.graphs.records import Call, Graph, Ref
 
 
@@ -18,10 +17,7 @@ def activation_of(call: Call) -> Activation | None:
     operation = call.operation
     if is_activation_layer(operation):
         return activation(operation)
-    if isinstance(operation, keras.Layer) or not is_own(operation):
-        return None
-    name = _OPERATION_NAMES.get(type(operation).__name__, call.name)
-    return known(name, vars(operation)) if ALIASES.get(name, name) in FUNCTIONS else None
+    return operation_activation(operation)
 
 
 def passes(call: Call) -> bool:
@@ -54,14 +50,6 @@ def is_elementwise(graph: Graph, call: Call) -> bool:
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str, type(None))) or math.prod(getattr(value, "shape", (2,))) == 1
 
-
-def is_own(operation: keras.Operation) -> bool:
-    """Whether an operation is one of Keras's own."""
-    return type(operation).__module__.startswith("keras.")
-
-
-# Keras's operation classes that are named unlike the function they stand for.
-_OPERATION_NAMES = {"ReLU": "relu"}
 
 _PASSING = frozenset(
     """

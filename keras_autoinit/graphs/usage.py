@@ -8,8 +8,8 @@ from typing import Any
 
 from keras import tree
 
+from keras_autoinit.activations import is_own
 from keras_autoinit.fans import Axes, default_axes
-from keras_autoinit.graphs.operations import is_own
 from keras_autoinit.graphs.records import Call, Graph, Place, Ref
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable

@@ -1,4 +1,4 @@
-"""Calls layers on symbols and leaves no trace of it: no node, no name, no loss, no state."""
+"""Calls layers and functions on symbols and leaves no trace of it: no node, no name, no loss, no state."""
 
 from __future__ import annotations
 
@@ -120,6 +120,34 @@ _OPERATORS = {
     "__sub__": keras.ops.subtract,
     "__truediv__": keras.ops.divide,
 }
+
+
+def operation_of(function: Callable[[Any], Any]) -> Any:
+    """Returns the one operation that a function applies to a symbol, or `None` where it does anything else."""
+    with untraced(()):
+        symbol = keras.KerasTensor((2, 2))
+        try:
+            nodes = _nodes_before(function(symbol))
+        except Exception:  # Whatever a function's own code raises on symbols: it takes none.
+            return None
+        forget_nodes(nodes)
+    alone = len(nodes) == 1 and [tensor is symbol for tensor in nodes[0].arguments.keras_tensors] == [True]
+    return nodes[0].operation if alone else None
+
+
+def _nodes_before(made: Any) -> list[Any]:
+    """Returns the nodes that one tensor is made by."""
+    found: list[Any] = []
+    waiting = [made]
+    while waiting:
+        history = getattr(waiting.pop(), "_keras_history", None)
+        # A symbol that nothing has made has no operation.
+        if history is not None and history.operation is not None:
+            node = history.operation._inbound_nodes[history.node_index]
+            if node not in found:
+                found.append(node)
+                waiting.extend(node.arguments.keras_tensors)
+    return found
 
 
 def forget_nodes(nodes: Iterable[Any]) -> None:
