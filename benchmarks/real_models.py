@@ -1,15 +1,16 @@
 """How many steps real models need to the loss that Keras's default ends with, from each start.
 
     python benchmarks/real_models.py --out real_models                       # every model, three seeds
-    python benchmarks/real_models.py --out real_models --models vgg unet --seeds 1
+    python benchmarks/real_models.py --out real_models --models vgg unet --seeds 1 --rates 1e-3
     python benchmarks/real_models.py --out real_models --report              # the table of what is there
 
-On 6,000 images of MNIST (`benchmarks/data`), Adam at 1e-3, batches of 64: `vgg`, plain convolutions
+On 6,000 images of MNIST (`benchmarks/data`), Adam, batches of 64: `vgg`, plain convolutions
 with two max-poolings, and `vgg_bn`, the same with batch normalization; `resnet50` and `mobilenet` (a
 quarter as wide) of `keras.applications` on 32x32 pixels; `vit`, six pre-normalized blocks of width 64;
 `inception`, four blocks of four ways side by side, with batch normalization; `unet`, an autoencoder
 that takes noise off. Each model is compiled once and given the weights of each
-start, and is one JSON file in the folder `--out`; what is there is not run again.
+start, and is one JSON file in the folder `--out`; what is there is not run again. The first seed
+trains at every learning rate, the others at the one that was best for it.
 
 Starts: Keras's default, He by hand, AutoInit by its table, and by theory: plain, with every linear
 start that there is, and as it is by default, which is mostly one of the two and then not run again.
@@ -40,7 +41,8 @@ from keras import layers
 from keras_autoinit import AutoInit, Theory
 
 IMAGES = Path(__file__).parent / "data" / "mnist_small.npz"
-BATCH, PIECE, RATE = 64, 10, 1e-3
+BATCH, PIECE = 64, 10
+RATES = (1e-3, 3e-4, 3e-3)
 # Pieces of ten steps that a loss is averaged over when it is compared.
 SMOOTH = 6
 METHODS: dict[str, Any] = {
@@ -186,15 +188,16 @@ class Trainer:
         self.x = (data["x_train"][..., None].astype("float32") / 255 - 0.1307) / 0.3081
         self.y = self.x if name == "unet" else data["y_train"]
         loss = "mse" if name == "unet" else keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        self.model.compile(keras.optimizers.Adam(RATE), loss, jit_compile=keras.config.backend() == "jax")
+        self.model.compile(keras.optimizers.Adam(RATES[0]), loss, jit_compile=keras.config.backend() == "jax")
         self.model.optimizer.build(self.model.trainable_variables)
         self.fresh = [keras.ops.convert_to_numpy(variable) for variable in self.model.optimizer.variables]
 
-    def train(self, weights: list[np.ndarray], seed: int) -> list[float]:
+    def train(self, weights: list[np.ndarray], seed: int, rate: float) -> list[float]:
         """Returns the losses from a start, each a mean over ten steps."""
         self.model.set_weights(weights)
         for variable, value in zip(self.model.optimizer.variables, self.fresh, strict=True):
             variable.assign(value)
+        self.model.optimizer.learning_rate = rate
         keras.utils.set_random_seed(seed)
         steps = STEPS.get(self.name, PLENTY)
         history = self.model.fit(
@@ -203,30 +206,33 @@ class Trainer:
         return [round(float(one), 5) for one in history["loss"]]
 
 
-def carry_out(name: str, folder: Path, seeds: int) -> None:
+def carry_out(name: str, folder: Path, args: argparse.Namespace) -> None:
     path = folder / f"{name}.json"
     done: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     trainer = None
-    for seed, start in itertools.product(range(seeds), STARTS):
-        known = {one["start"]: one["loss"] for one in done if one["seed"] == seed}
-        if start in known:
-            continue
-        weights = started(name, start, seed).get_weights()
-        twin = next((one for one in known if one in METHODS and _equal(weights, started(name, one, seed))), None)
-        if twin is None:
-            trainer = trainer or Trainer(name)
-            losses = trainer.train(weights, seed)
-        else:
-            losses = known[twin]
-        done.append({"start": start, "seed": seed, "loss": losses})
-        partial = path.with_suffix(".part")
-        partial.write_text("[\n" + ",\n".join(map(json.dumps, done)) + "\n]\n")
-        partial.replace(path)
-        print(
-            f"{name}, {start}, seed {seed}: {' '.join(f'{one:.3f}' for one in losses[::4])}, {losses[-1]:.4f}",
-            flush=True,
-        )
+    for seed, start in itertools.product(range(args.seeds), args.starts):
+        for rate in args.rates if seed == 0 else (best_rate(done, start),):
+            known = {one["start"]: one["loss"] for one in done if (one["seed"], one["rate"]) == (seed, rate)}
+            if start in known:
+                continue
+            weights = started(name, start, seed).get_weights()
+            twin = next((one for one in known if one in METHODS and _equal(weights, started(name, one, seed))), None)
+            if twin is None:
+                trainer = trainer or Trainer(name)
+                losses = trainer.train(weights, seed, rate)
+            else:
+                losses = known[twin]
+            done.append({"start": start, "seed": seed, "rate": rate, "loss": losses})
+            _write(path, done)
+            shown = " ".join(f"{one:.3f}" for one in losses[::4])
+            print(f"{name}, {start}, seed {seed}, rate {rate:g}: {shown}, {losses[-1]:.4f}", flush=True)
     keras.utils.clear_session()
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    partial = path.with_suffix(".part")
+    partial.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+    partial.replace(path)
 
 
 def _equal(weights: list[np.ndarray], model: keras.Model) -> bool:
@@ -243,39 +249,60 @@ def steps_to(losses: list[float], goal: float) -> float:
     return float(PIECE * (reached[0] + SMOOTH)) if reached.size else float("inf")
 
 
+def final(losses: list[float]) -> float:
+    """Returns the mean over the last steps; infinite where it is no number."""
+    mean = float(np.mean(losses[-SMOOTH:]))
+    return mean if np.isfinite(mean) else float("inf")
+
+
+def best_rate(runs: list[dict[str, Any]], start: str) -> float:
+    """Returns the learning rate at which the first seed ends lowest."""
+    own = [one for one in runs if (one["start"], one["seed"]) == (start, 0)]
+    return min(own, key=lambda one: final(one["loss"]))["rate"]
+
+
+def at_best(runs: list[dict[str, Any]], start: str) -> tuple[float, dict[int, list[float]]]:
+    """Returns a start's best learning rate, and the losses of each seed at it."""
+    rate = best_rate(runs, start)
+    return rate, {one["seed"]: one["loss"] for one in runs if (one["start"], one["rate"]) == (start, rate)}
+
+
 def report(folder: Path) -> None:
-    print(
-        "\nFinal loss (mean of the last 60 steps, and the spread of seeds); steps to the default's, over the default's"
-    )
+    print("\nAt each start's best learning rate: final loss (mean of the last 60 steps, and the spread of seeds);")
+    print("steps to the default's final loss, over the default's")
     ratios: dict[str, list[float]] = {}
     for path in sorted(folder.glob("*.json")):
         runs = json.loads(path.read_text())
-        by_start = {start: [one["loss"] for one in runs if one["start"] == start] for start in STARTS}
-        goals = [float(np.mean(losses[-SMOOTH:])) for losses in by_start["default"]]
-        for start, all_losses in by_start.items():
-            if not all_losses:
-                continue
-            finals = [float(np.mean(losses[-SMOOTH:])) for losses in all_losses]
+        _, default = at_best(runs, "default")
+        for start in [one for one in STARTS if any(run["start"] == one for run in runs)]:
+            rate, own = at_best(runs, start)
+            finals = [final(losses) for losses in own.values()]
             spread = statistics.stdev(finals) if len(finals) > 1 else 0.0
-            own = [steps_to(losses, goal) / (PIECE * len(losses)) for losses, goal in zip(all_losses, goals)]
-            ratios.setdefault(start, []).extend(own)
-            middle = statistics.median(own)
-            print(f"{path.stem:10} {start:8} {statistics.fmean(finals):.4f} +- {spread:.4f}   {middle:.2f}")
-    for start, own in ratios.items():
-        print(f"median over models and seeds, {start}: {statistics.median(own):.2f}")
+            steps = [
+                steps_to(losses, final(default[seed])) / (PIECE * len(losses))
+                for seed, losses in own.items()
+                if seed in default
+            ]
+            ratios.setdefault(start, []).extend(steps)
+            told = f"{statistics.fmean(finals):.4f} +- {spread:.4f} at {rate:g}"
+            print(f"{path.stem:10} {start:8} {told}   {statistics.median(steps):.2f}, {len(own)} seeds")
+    for start, own_ratios in ratios.items():
+        print(f"median over models and seeds, {start}: {statistics.median(own_ratios):.2f}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("real_models"), help="the folder of the results")
     parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
+    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--report", action="store_true", help="only print what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.report:
         for name in args.models:
-            carry_out(name, args.out, args.seeds)
+            carry_out(name, args.out, args)
     report(args.out)
 
 

@@ -172,24 +172,17 @@ def _remarked(rows: tuple[Decision, ...], remarks: Mapping[str, str]) -> tuple[D
     )
 
 
-# Of weights that are not independent, what the theory of independent ones does not know.
-DEPENDENT = {
-    "autoinit>mirrored": (
-        "Mirrored pairs of units hand gradients on together, and lose more at the borders of convolutions than single "
-        "units do: gradients are not predicted, and spreads behind mirrored convolutions may be smaller than predicted."
-    ),
-    "autoinit>mimetic": (
-        "Attention that looks at what is alike hands on more of it, and takes it off its trunk: gradients are not "
-        "predicted, and spreads behind mimetic attention may be half or twice as large as predicted."
-    ),
-}
+MIMETIC = (
+    "Attention that looks at what is alike hands on more of it, and takes it off its trunk: gradients are not "
+    "predicted, and spreads behind mimetic attention may be half or twice as large as predicted."
+)
 
 
 def _as_far_as_known(rows: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], list[str]]:
-    """Returns decisions without what is not known where weights depend on each other, and notes that say so."""
-    met = {row.new.name for row in rows}
-    notes = [note for name, note in DEPENDENT.items() if name in met]
-    return tuple(dataclasses.replace(row, gradient_factor=None) for row in rows) if notes else rows, notes
+    """Returns decisions without what is not known where attention's weights depend on each other, and a note on it."""
+    if all(row.new.name != "autoinit>mimetic" for row in rows):
+        return rows, []
+    return tuple(dataclasses.replace(row, gradient_factor=None) for row in rows), [MIMETIC]
 
 
 def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:
@@ -198,11 +191,25 @@ def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part
     for old, new in zip(rows, mirrored_decisions(rows, graph, parts), strict=True):
         part = parts.get(new.path)
         if part is not None and part.stretch is not None and new.new != old.new:
-            wanted = old.output_std**2 if part.merges and old.output_std is not None else part.variance
-            # A depthwise kernel keeps its own scheme and with it what it makes of a signal.
-            centred = part.base == "delta_orthogonal"
-            fixed[new.path] = Fixed(new.new, new.reason, wanted if part.base else None, centred=centred)
+            fixed[new.path] = _mirrored_one(part, old, new)
     return fixed
+
+
+def _mirrored_one(part: Part, old: Decision, new: Decision) -> Fixed:
+    """Returns one weight of a linear stretch.
+
+    Inside, a gain is one over the slope, whatever is lost at borders. Where a stretch begins, and where
+    it ends in a sum, the gain is solved.
+    """
+    if not part.base:
+        # A depthwise kernel keeps its own scheme and with it what it makes of a signal.
+        return Fixed(new.new, new.reason)
+    reads = part.pairs_in is not None
+    # Two units of a pair are each read with half of the difference.
+    unit_power = part.narrowing * (2.0 if reads else 1.0)
+    fixed = Fixed(new.new, new.reason, power=unit_power * part.gain**2, centred=part.base == "delta_orthogonal")
+    wanted = old.output_std**2 if part.merges and old.output_std is not None else None if reads else part.variance
+    return fixed if wanted is None else dataclasses.replace(fixed, second_moment=wanted, unit_power=unit_power)
 
 
 def _decision(theory: Theory, solver: Solver, prediction: Prediction, place: Place, slot: Slot) -> Decision:
@@ -215,7 +222,8 @@ def _decision(theory: Theory, solver: Solver, prediction: Prediction, place: Pla
     if keep is not None:
         new, reason = old, keep
     elif key in solver.fixed:
-        new, reason = solver.fixed[key].recipe, solver.fixed[key].reason
+        fixed = solver.fixed[key]
+        new, reason = fixed.recipe if power is None else fixed.solved(power), fixed.reason
     elif power is None:
         new, reason = _recipe(theory, slot, shape, 1.0), "No signal is seen to meet it: keeps a unit signal."
     else:

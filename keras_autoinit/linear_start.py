@@ -66,6 +66,8 @@ class Part:
             it belongs to none.
         length: how many weights follow each other in that stretch.
         variance: that of a unit it makes, before any activation.
+        narrowing: what it makes of a unit variance at a gain of one: less than one where a
+            semi-orthogonal matrix makes more units than it reads.
         merges: whether a stretch ends here and what it makes is added to another signal.
         reason: why it begins, goes on, ends, or takes no part; one sentence.
     """
@@ -77,6 +79,7 @@ class Part:
     stretch: int | None = None
     length: int = 0
     variance: float = 1.0
+    narrowing: float = 1.0
     merges: bool = False
     reason: str = ""
 
@@ -156,6 +159,7 @@ class LinearStart:
             stretch,
             length,
             _rounded(sum(one.variance for one in readings) / len(readings)),
+            _rounded(readings[0].narrowing),
             pairs_out is None and any(_merges(search.graph, one) for one in readings),
             _reason(pairs_in, pairs_out, length, why),
         )

@@ -38,6 +38,11 @@ class Reading:
     port: Port
     call: Call
 
+    @property
+    def narrowing(self) -> float:
+        """What the matrix makes of a unit variance."""
+        return self.variance / (1.0 if self.pairs is None else self.pairs.variance)
+
 
 @dataclass
 class Search:

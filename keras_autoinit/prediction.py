@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
 
 from keras_autoinit.compositions import Composition, composed_activation, composition_at
-from keras_autoinit.graphs import Graph
+from keras_autoinit.graphs import Call, Graph
 from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
-from keras_autoinit.rules.base import activated
+from keras_autoinit.rules.base import Mirrored, activated, mirrored_by, within_pairs
 from keras_autoinit.signals import LARGEST, Signal, added, fitting, independent
 from keras_autoinit.slots import Slot
 
@@ -51,6 +53,10 @@ class Given:
         """Whether of a convolution's taps only the one in the centre is not zero."""
         return has_centre_only(owner, slot)
 
+    def mirrored(self, owner: Any, slot: Slot) -> Mirrored:
+        """Returns what the initializer says that the layer keeps."""
+        return mirrored_by(None if slot.argument is None else slot.recipe(owner), slot)
+
     def variable(self, variable: Any, base: float) -> float | None:
         """Has every variable read."""
         return None
@@ -81,7 +87,7 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
     for call in graph.calls:
         given = tuple(signals.get(number) or _constant(graph, number) for number in call.inputs)
         whole = wholes.get(id(call))
-        context = Context(call, graph, given, weights)
+        context = Context(call, graph, given, weights, functools.partial(_differences, graph, call, signals, weights))
         effect = apply_rule(context) if whole is None else _composed(whole, context, signals)
         effects[id(call)] = effect
         for index, (number, signal) in enumerate(zip(call.outputs, effect.outputs)):
@@ -122,6 +128,31 @@ def _compositions(graph: Graph) -> tuple[dict[int, Composition], set[int]]:
                 wholes[id(whole.calls[-1])] = whole
                 inside.update(map(id, whole.calls[:-1]))
     return wholes, inside
+
+
+def _differences(graph: Graph, call: Call, signals: dict[int, Signal], weights: Weights) -> tuple[Signal, ...] | None:
+    """Returns the signals of what mirrored pairs differ in, of all that a call takes; `None` where it cannot be told.
+
+    They are made by the odd part of the activation that the pairs have met last, and whatever they have
+    passed since does to them what it does to any signal.
+    """
+    found = tuple(_difference(graph, number, signals, weights) for number in call.inputs)
+    known = tuple(one for one in found if one is not None)
+    return known if len(known) == len(found) else None
+
+
+def _difference(graph: Graph, number: int, signals: dict[int, Signal], weights: Weights) -> Signal | None:
+    signal, call = signals[number], graph.maker(number)
+    if signal.bent is not None:
+        function, before = signal.bent
+        return activated(before, within_pairs(function))[0]
+    given = None if call is None or not call.inputs else _differences(graph, call, signals, weights)
+    if call is None or given is None:
+        return None
+    if "normalization" in call.name:
+        # It divides by what single units vary by.
+        return given[0].times(math.sqrt(signal.variance / max(signals[call.inputs[0]].variance, 1e-24)))
+    return apply_rule(Context(call, graph, given, weights)).outputs[call.outputs.index(number)]
 
 
 def _composed(whole: Composition, context: Context, signals: dict[int, Signal]) -> Effect:

@@ -33,7 +33,8 @@ class Signal:
         along: for each axis, `E x x'` of two entries that differ in their place on that axis and
             agree in all others. The first axis counts the samples. Entries of one sample that differ on
             several axes agree as little as the least of these.
-        bent: the activation that made the signal, and the signal that it was made from.
+        bent: the activation that made the signal, and the signal that it was made from; of a gradient,
+            the activation that it has come back through, and the signal that this was given.
         profile: for each axis, how the second moment is spread over it, with mean one; `None` where
             it is the same everywhere. Borders, which kernels meet with fewer taps, are fainter.
         law: of a rectified signal that others have been added to, how it is distributed.

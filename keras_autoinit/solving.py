@@ -15,6 +15,7 @@ from keras_autoinit.prediction import second_moment
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.recommendations import ROLES
 from keras_autoinit.responses import input_variance
+from keras_autoinit.rules.base import Mirrored, mirrored_by
 from keras_autoinit.selection import Selection
 from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
@@ -37,6 +38,7 @@ class Fixed:
             recipe's power otherwise.
         power: fan-in times the second moment of the weight.
         centred: whether only the centre tap of a convolution is not zero.
+        unit_power: the power at a gain of one, where the gain is to be solved for `second_moment`.
     """
 
     recipe: Recipe
@@ -44,6 +46,15 @@ class Fixed:
     second_moment: float | None = None
     power: float = 1.0
     centred: bool = False
+    unit_power: float | None = None
+
+    def solved(self, power: float) -> Recipe:
+        """Returns the recipe, with the gain that gives it this power if that is to be solved."""
+        if self.unit_power is None:
+            return self.recipe
+        gain = float(f"{math.sqrt(power / self.unit_power):.9g}")
+        config = {key: value for key, value in self.recipe.config.items() if key != "gain"}
+        return Recipe(self.recipe.name, config if gain == 1 else {**config, "gain": gain})
 
 
 @dataclass
@@ -117,6 +128,13 @@ class Solver:
         if key in self.kept or key not in self.places:
             return has_centre_only(owner, slot)
         return self.orthogonal and self._is_deep(key) and can_be_centred(owner, slot)
+
+    def mirrored(self, owner: Any, slot: Slot) -> Mirrored:
+        """Returns whether a weight reads mirrored pairs of units, and whether it makes them."""
+        key = self.of_variables.get(id(slot.variable(owner)), (id(owner), slot.weight))
+        if key in self.fixed:
+            return mirrored_by(self.fixed[key].recipe, slot)
+        return mirrored_by(slot.recipe(owner), slot) if key in self.kept else Mirrored()
 
     def _is_deep(self, key: tuple[int, str]) -> bool:
         """Whether every call of a weight stands in a stretch of so many that positions had better not mix."""

@@ -238,13 +238,34 @@ def test_long_stretches_start_linear_unless_they_are_not_to():
     assert len(mirrored(AutoInit(Theory(linear_start=True), seed=0).plan(short))) == 5
 
 
-def test_gradients_of_mirrored_pairs_are_not_predicted_and_a_note_says_so():
-    plan = AutoInit("theory", seed=0).plan(stack(6, "gelu"))
-    assert all(row.gradient_factor is None for row in plan)
-    assert "gradients are not predicted" in plan.notes[-1]
-    plain = AutoInit(Theory(linear_start=False), seed=0).plan(stack(6, "gelu"))
-    assert all(row.gradient_factor is not None for row in plain)
-    assert not plain.notes
+@pytest.mark.parametrize("linear_start", [True, False])
+def test_every_row_says_what_comes_back(linear_start):
+    plan = AutoInit(Theory(linear_start=linear_start), seed=0).plan(stack(6, "gelu"))
+    assert all(row.gradient_factor is not None for row in plan)
+    assert not plan.notes
+
+
+def test_a_stretch_begins_with_the_scale_that_the_signal_asks_for():
+    """A max-pooling makes more of a signal than the activation before it, which the table goes by."""
+    images = keras.Sequential(
+        [
+            keras.Input((16, 16, 8)),
+            keras.layers.Conv2D(64, 3, activation="relu"),
+            keras.layers.MaxPooling2D(4),
+            keras.layers.Conv2D(64, 1, activation="relu", name="begins"),
+            keras.layers.Conv2D(64, 1, activation="relu", name="inside"),
+            keras.layers.Conv2D(64, 1, name="ends"),
+        ]
+    )
+    x = np.random.default_rng(0).normal(size=(32, 16, 16, 8)).astype("float32")
+    made = keras.Model(images.inputs[0], images.get_layer("ends").output)
+    several = []
+    for seed in range(8):
+        plan = AutoInit(Theory(linear_start=True), seed=seed).apply(images)
+        several.append(np.mean(keras.ops.convert_to_numpy(made(x)) ** 2))
+    assert plan["begins/kernel"].new.config["gain"] < 1
+    # What all samples have in common is most of it, and meets 32 directions: three standard errors.
+    assert np.mean(several) == pytest.approx(plan["ends/kernel"].output_std ** 2, rel=3 * np.sqrt(2 / 32 / 8))
 
 
 def test_a_model_is_planned_alike_after_it_has_been_started():

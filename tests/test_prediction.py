@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from keras import layers
 
-from keras_autoinit import AutoInit
+from keras_autoinit import AutoInit, Theory
+from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
+from keras_autoinit.signals import BATCH
 
 # Model: median and 95th percentile of |log2| for signals, then for gradients; three seeds. Those for signals are
 # what is wanted; those for gradients guard what has been reached. Wanted are 0.10 and 0.35.
@@ -58,6 +60,59 @@ def test_gradients_come_back_along_every_way():
     prediction = follow(graph, Given())
     (call,) = graph.calls_of(first)
     assert prediction.gradients[call.outputs[0]].second_moment == pytest.approx(2.0, rel=0.1)
+
+
+def convolved(f):
+    return layers.Conv2D(64, 3, padding="same", activation=f)
+
+
+# Pairs of units that see z and -z, by what they pass between the weight that makes them and the one that reads them.
+MIRRORED = {
+    "dense": lambda f: [keras.Input((256,)), *(layers.Dense(256, f) for _ in range(20))],
+    "normalized": lambda f: [
+        keras.Input((256,)),
+        *(one for _ in range(8) for one in (layers.Dense(256), layers.BatchNormalization(), layers.Activation(f))),
+    ],
+    "normalized behind": lambda f: [
+        keras.Input((256,)),
+        *(one for _ in range(8) for one in (layers.Dense(256, f), layers.BatchNormalization())),
+    ],
+    "averaged": lambda f: [
+        *(keras.Input((8, 8, 32)), convolved(f), convolved(f), layers.AveragePooling2D(2), convolved(f)),
+        *(layers.Flatten(), layers.Dense(128, f)),
+    ],
+    "enlarged": lambda f: [
+        *(keras.Input((8, 8, 32)), convolved(f), layers.UpSampling2D(2), convolved(f)),
+        *(layers.Conv2DTranspose(64, 2, strides=2, activation=f), layers.ZeroPadding2D(1)),
+        *(layers.Conv2D(64, 3, strides=2, activation=f), layers.Flatten()),
+    ],
+}
+
+
+def at_every_layer(model, batch, source):
+    """Second moments of what a model makes of a batch, and of unit gradients: predicted, and measured."""
+    graph, made, back = read(model, batch, runnable=True), {}, {}
+    passed = forward(graph, batch, lambda call, outputs: made.update(zip(call.outputs, outputs)))
+    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
+    passed.back(ends, lambda call, gradients: back.update(zip(call.outputs, gradients)))
+    found = follow(graph, Given())
+    for number in (call.outputs[0] for call in graph.calls):
+        values = (keras.ops.convert_to_numpy(one).astype(np.float64) for one in (made[number], back[number]))
+        measured = (np.mean(one**2) for one in values)
+        yield found.signals[number].second_moment, found.gradients[number].second_moment, *measured
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu", "elu"])
+@pytest.mark.parametrize("kind", MIRRORED)
+def test_mirrored_pairs_of_units_do_as_predicted(kind, activation):
+    model = keras.Sequential([*MIRRORED[kind](activation), layers.Dense(128)])
+    AutoInit(Theory(linear_start=True), seed=0).apply(model)
+    source = np.random.default_rng(0)
+    batch = source.normal(size=(BATCH, *model.input_shape[1:])).astype("float32")
+    rows = np.array([*at_every_layer(model, batch, source)])
+    # The gradients that come in are 32 samples of 128 numbers: five standard errors. What each layer is off by adds up.
+    allowed = 5 * np.sqrt(2 / BATCH / 128) + 0.02 * len(model.layers)
+    assert np.abs(np.log(rows[:, 2:] / rows[:, :2])).max() < allowed
 
 
 def test_a_tensor_that_nothing_reads_gets_no_gradient():

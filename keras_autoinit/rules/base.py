@@ -15,6 +15,7 @@ from keras import tree
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
+from keras_autoinit.recipes import Recipe
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, respond, slope_where
 from keras_autoinit.signals import Shape, Signal, aligned, constant, weighted_by
@@ -23,6 +24,26 @@ from keras_autoinit.variables import Variable
 
 Gradients = tuple[Signal | None, ...]
 Backward = Callable[[Gradients], Gradients]
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What a weight has to do with mirrored pairs of units.
+
+    Attributes:
+        reads: whether it reads both units of a pair with opposite signs.
+        makes: whether it makes pairs.
+    """
+
+    reads: bool = False
+    makes: bool = False
+
+
+def mirrored_by(recipe: Recipe | None, slot: Slot) -> Mirrored:
+    """Returns what a weight of this recipe has to do with pairs; a depthwise kernel leaves them as they are."""
+    if recipe is None or recipe.name != "autoinit>mirrored" or slot.role == "depthwise":
+        return Mirrored()
+    return Mirrored(recipe.config.get("pairs_in") is not None, recipe.config.get("pairs_out") is not None)
 
 
 class Weights(Protocol):
@@ -39,6 +60,9 @@ class Weights(Protocol):
 
     def centred(self, owner: Any, slot: Slot) -> bool:
         """Whether of a convolution's taps only the one in the centre is not zero."""
+
+    def mirrored(self, owner: Any, slot: Slot) -> Mirrored:
+        """Returns whether a weight reads mirrored pairs of units, and whether it makes them."""
 
     def variable(self, variable: Any, base: float) -> float | None:
         """Returns the second moment of a variable's entries, or `None` to have it read."""
@@ -79,12 +103,15 @@ class Context:
         graph: the graph that it stands in.
         signals: what the call takes, in the order of `call.inputs`.
         weights: how large the weights are.
+        differences: asks for the signals of what mirrored pairs of units differ in, scaled so that they
+            count as signals of as many units; `None` where that cannot be told.
     """
 
     call: Call
     graph: Graph
     signals: tuple[Signal, ...]
     weights: Weights = field(repr=False)
+    differences: Callable[[], tuple[Signal, ...] | None] = field(default=lambda: None, repr=False)
 
     @property
     def layer(self) -> Any:
@@ -95,6 +122,11 @@ class Context:
     def signal(self) -> Signal:
         """The first signal that the call takes."""
         return self.signals[0]
+
+    def read_by(self, slot: Slot) -> Signal:
+        """Returns what a weight sums up: the first signal, or what its mirrored pairs differ in."""
+        differences = self.differences() if self.weights.mirrored(self.layer, slot).reads else None
+        return self.signal if differences is None else differences[0]
 
     def shape_in(self, index: int = 0) -> Shape:
         """The shape of an input; empty where it is not known."""
@@ -262,9 +294,34 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
             profile=gradient.profile,
         )
-        return weighted_by(passed, signal.profile, powers[1])
+        return dataclasses.replace(weighted_by(passed, signal.profile, powers[1]), bent=(function, signal))
 
     return made, back
+
+
+def coherence(gradient: Signal) -> float:
+    """Returns how much more squared gradient comes back through mirrored pairs of units than through single ones.
+
+    Both units of a pair get the gradient `r` of what reads them, with opposite signs, and hand back
+    `r (f'(z) + f'(-z))` together: `E (f'(z) + f'(-z))^2 / (2 E f'(z)^2)` times the sum of two that know
+    nothing of each other.
+    """
+    if gradient.bent is None:
+        return 1.0
+    function, signal = gradient.bent
+    slope = respond(function, signal.mean, signal.variance).slope
+    return respond(within_pairs(function), signal.mean, signal.variance).slope / slope if slope > 0 else 1.0
+
+
+@functools.lru_cache(maxsize=256)
+def within_pairs(function: Activation) -> Activation:
+    """Returns what weights of opposite sign read of a pair that sees `z` and `-z`: the odd part, times a root of two.
+
+    Half of the sum over all units of `w^2 f_odd^2` comes twice, once from each unit of a pair.
+    """
+    f = function.function
+    assert f is not None
+    return Activation(f"odd part of {function}", (), lambda z: (f(z) - f(-z)) / math.sqrt(2), function.known)
 
 
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_autoinit.activations import activation
 from keras_autoinit.channels import FEW, channel_shares
-from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
+from keras_autoinit.rules.base import Context, Effect, Gradients, activated, coherence, for_layers, scale
 from keras_autoinit.rules.products import weighted
 from keras_autoinit.signals import Signal, constant
 from keras_autoinit.slots import Slot, slots_of
@@ -98,9 +98,9 @@ def separable_convolution(context: Context) -> Effect:
     """Mixes the taps of each channel, then the channels."""
     depthwise, pointwise = slots_of(context.layer)
     taps = _taps(context)
-    through = _through(context.signal, taps)
+    through = _through(context.read_by(pointwise), taps)
     first = context.weights.power(context.layer, depthwise, through.second_moment)
-    between = dataclasses.replace(context, signals=(through.mixed(first, -1),))
+    between = dataclasses.replace(context, signals=(through.mixed(first, -1),), differences=lambda: None)
     effect = _mixed(between, pointwise, None, {})
 
     def backward(gradients: Gradients) -> Gradients:
@@ -144,7 +144,7 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         names: a letter for each axis of the input and of the output, where these differ.
         taps: for each axis of positions, how the inputs meet the outputs.
     """
-    signal, rank, shape = _through(context.signal, taps), len(context.signal.along), context.shape_out()
+    signal, rank, shape = _through(context.read_by(slot), taps), len(context.signal.along), context.shape_out()
     unit = _unit_axis(context.layer)
     power = context.weights.power(context.layer, slot, signal.second_moment)
     made = signal.mixed(power, unit)
@@ -155,9 +155,12 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
     before = _with_bias(context.layer, made)
     after, back = _bent_inside(context, before)
     growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, *_ in taps.values())
+    makes_pairs = context.weights.mirrored(context.layer, slot).makes
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = back(gradients[0])
+        if gradient is not None and makes_pairs:
+            gradient = gradient.times(math.sqrt(coherence(gradient)))
         if gradient is not None and names is not None:
             return (_renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0]),)
         return (_back_through(_back(gradient, power * growth, unit, rank), taps),)
