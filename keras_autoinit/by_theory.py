@@ -23,6 +23,7 @@ from keras_autoinit.selection import Selection
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
+from keras_autoinit.stretches import puts_out_map
 
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
 DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")
@@ -188,18 +189,20 @@ def _as_far_as_known(rows: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], 
 def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:
     """Returns the weights that take part in a linear stretch, with what they are to be drawn from."""
     fixed = {}
+    calls = ((place, call) for place in graph.places for call in graph.calls_of(place.layer))
+    maps = {place.path for place, call in calls if puts_out_map(graph, call)}
     for old, new in zip(rows, mirrored_decisions(rows, graph, parts), strict=True):
         part = parts.get(new.path)
         if part is not None and part.stretch is not None and new.new != old.new:
-            fixed[new.path] = _mirrored_one(part, old, new)
+            fixed[new.path] = _mirrored_one(part, old, new, new.path.rpartition("/")[0] in maps)
     return fixed
 
 
-def _mirrored_one(part: Part, old: Decision, new: Decision) -> Fixed:
+def _mirrored_one(part: Part, old: Decision, new: Decision, is_map: bool) -> Fixed:
     """Returns one weight of a linear stretch.
 
     Inside, a gain is one over the slope, whatever is lost at borders. Where a stretch begins, and where
-    it ends in a sum, the gain is solved.
+    it ends in a branch or a map, which are to be as large as without it, the gain is solved.
     """
     if not part.base:
         # A depthwise kernel keeps its own scheme and with it what it makes of a signal.
@@ -208,7 +211,9 @@ def _mirrored_one(part: Part, old: Decision, new: Decision) -> Fixed:
     # Two units of a pair are each read with half of the difference.
     unit_power = part.narrowing * (2.0 if reads else 1.0)
     fixed = Fixed(new.new, new.reason, power=unit_power * part.gain**2, centred=part.base == "delta_orthogonal")
-    wanted = old.output_std**2 if part.merges and old.output_std is not None else None if reads else part.variance
+    wanted = None if reads else part.variance
+    if (part.merges or is_map) and old.output_std is not None:
+        wanted = old.output_std**2
     return fixed if wanted is None else dataclasses.replace(fixed, second_moment=wanted, unit_power=unit_power)
 
 

@@ -19,8 +19,8 @@ import keras
 
 from keras_autoinit.by_table import reason_to_keep
 from keras_autoinit.errors import SchemeError
-from keras_autoinit.graphs import Graph, passes, read
-from keras_autoinit.mirroring import SHOWN, Layout, Reading, Search
+from keras_autoinit.graphs import Graph, read
+from keras_autoinit.mirroring import SHOWN, Layout, Reading, Search, merges
 from keras_autoinit.pairs import Key
 from keras_autoinit.plans import Decision, Plan
 from keras_autoinit.recipes import Recipe
@@ -160,7 +160,7 @@ class LinearStart:
             length,
             _rounded(sum(one.variance for one in readings) / len(readings)),
             _rounded(readings[0].narrowing),
-            pairs_out is None and any(_merges(search.graph, one) for one in readings),
+            pairs_out is None and any(merges(search.graph, one.call) for one in readings),
             _reason(pairs_in, pairs_out, length, why),
         )
 
@@ -172,13 +172,15 @@ class LinearStart:
 
 
 def _is_worth_it(layout: Layout, key: Key) -> bool:
-    """Whether a weight's stretch is long, and does not branch: residual trunks and inceptions learn without."""
+    """Whether a weight's stretch is long, or a residual branch, and does not branch: inceptions learn without."""
     if layout.branches(key):
         return False
     if layout.residual(key) > EXACTLY:
         return layout.length(key) >= LONG_NEARLY
-    convolved = LONG_NORMALIZED if layout.normalizes(key) else LONG_CONVOLVED
-    return layout.length(key) >= (convolved if layout.convolves(key) else LONG)
+    if not layout.convolves(key):
+        return layout.length(key) >= LONG
+    plain = layout.normalizes(key) and not layout.merges(key)
+    return layout.length(key) >= (LONG_NORMALIZED if plain else LONG_CONVOLVED)
 
 
 def _equal_part(search: Search, key: Key, stretch: int, length: int) -> Part:
@@ -192,19 +194,6 @@ def _gain(reading: Reading) -> float:
     if reading.pairs is not None and reading.pairs.slope is not None:
         return 1 / reading.pairs.slope
     return 1 / math.sqrt(reading.second_moment)
-
-
-def _merges(graph: Graph, reading: Reading) -> bool:
-    """Whether what a call makes goes into a sum with nothing but passing operations between."""
-    tensor = reading.call.outputs[0]
-    while len(graph.readers(tensor)) == 1:
-        (call,) = graph.readers(tensor)
-        if len(set(call.inputs)) > 1:
-            return call.name in ("add", "average", "subtract")
-        if not passes(call):
-            return False
-        tensor = call.outputs[0]
-    return False
 
 
 def _reason(pairs_in: int | None, pairs_out: int | None, length: int, why: str | None) -> str:

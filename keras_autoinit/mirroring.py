@@ -254,6 +254,11 @@ class Layout:
         self._convolved = {
             self.stretches[key] for key, one in read if key in self.stretches and not _is_dense(one.call.operation)
         }
+        self._merged = {
+            self.stretches[key]
+            for key, one in read
+            if key in self.stretches and key not in search.blocks and merges(search.graph, one.call)
+        }
         self._flattened = {self.stretches[key] for key, one in read if key in self.stretches and _is_flattened(one)}
 
     def length(self, key: Key) -> int:
@@ -276,6 +281,10 @@ class Layout:
         """Returns whether signals with pairs are added up or set side by side in a weight's stretch."""
         return any(pairs.several for pairs in self._met.get(self.stretches[key], ()))
 
+    def merges(self, key: Key) -> bool:
+        """Returns whether what a weight's stretch ends in is added to another signal: it is a residual branch."""
+        return self.stretches[key] in self._merged
+
     def flattens(self, key: Key) -> bool:
         """Returns whether a weight's stretch flattens a feature map, so that all positions are read."""
         return self.stretches[key] in self._flattened
@@ -284,6 +293,19 @@ class Layout:
 def _is_flattened(reading: Reading) -> bool:
     dense = isinstance(reading.call.operation, keras.layers.Dense)
     return dense and reading.pairs is not None and reading.port.units_in > reading.pairs.block
+
+
+def merges(graph: Graph, call: Call) -> bool:
+    """Whether what a call makes goes into a sum with nothing but passing operations between."""
+    tensor = call.outputs[0]
+    while len(graph.readers(tensor)) == 1:
+        (reader,) = graph.readers(tensor)
+        if len(set(reader.inputs)) > 1:
+            return reader.name in ("add", "average", "subtract")
+        if not passes(reader):
+            return False
+        tensor = reader.outputs[0]
+    return False
 
 
 def _links(search: Search) -> list[tuple[Key, list[Key]]]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import keras
+
 from keras_autoinit.by_table import beside_tied, kept_weights
 from keras_autoinit.graphs import Call, Graph, Place
 from keras_autoinit.linear_start import DEEP
@@ -19,9 +21,18 @@ from keras_autoinit.rules.base import Mirrored, mirrored_by
 from keras_autoinit.selection import Selection
 from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
-from keras_autoinit.stretches import Fate, Structure, fate_of, slot_calls, structure_of
+from keras_autoinit.stretches import Fate, Structure, fate_of, puts_out_map, slot_calls, structure_of
 
 Residual = Literal["balanced", "zero", "none", "depth_scaled"]
+
+# The spread of a map that a model puts out, as the last convolution of a U-Net does. It is the error of a network that
+# has learned nothing, and sums of few units are slow to shrink: from 0.5 and 0.2 a U-Net learned alike, from 1 slower
+# (docs/linear_start.md).
+MAP = 0.2
+# The standard deviation of a weight in front of a batch normalization, if a unit signal asks for more. What follows is
+# the same whatever it is, but a step of Adam turns a weight by the learning rate over this: at the usual 0.001 by two
+# per cent. Depthwise kernels and narrow convolutions, at 0.3 for a unit signal, hardly learn (docs/linear_start.md).
+NIMBLE = 0.05
 
 # Tables of which the output, that reads one of them back, decides the size.
 _BY_OUTPUT = ("tied", "beside_tied")
@@ -168,11 +179,28 @@ class Solver:
         if self.places[key][1].role in _BY_OUTPUT:
             self.why[key] = ROLES[self.places[key][1].role].reason
             return 1.0
-        target, why = self._target(key)
-        self.why[key] = why
-        if base <= 1e-30 or not math.isfinite(base):
-            return 1.0
-        return target / base
+        target, self.why[key] = self._target(key)
+        usual = 1.0 if base <= 1e-30 or not math.isfinite(base) else target / base
+        nimble = self._nimble_power(key)
+        if nimble is None or nimble >= usual:
+            return usual
+        self.why[key] = (
+            "A batch normalization fixes the size of the signal, so that of the weight only says how fast it learns: "
+            f"a standard deviation of {NIMBLE:g}."
+        )
+        return nimble
+
+    def _nimble_power(self, key: tuple[int, str]) -> float | None:
+        """Returns the power of a weight whose scale a batch normalization undoes; `None` for any other."""
+        place, slot = self.places[key]
+        variable = slot.variable(place.layer)
+        fates = [self.structure.fates.get(id(call)) for call in self.uses[key]]
+        met = [None if fate is None or fate.call is None else fate.call.operation for fate in fates]
+        if variable is None or slot.axes is None or not met:
+            return None
+        if not all(isinstance(one, keras.layers.BatchNormalization) for one in met):
+            return None
+        return NIMBLE**2 * slot.axes.fans(tuple(variable.shape))[0]
 
     def _target(self, key: tuple[int, str]) -> tuple[float, str]:
         """Returns the second moment that a weight should make, and why."""
@@ -190,6 +218,11 @@ class Solver:
             return self._before_activation(fate, stretch)
         if fate.kind == "merge" and fate.call is not None:
             return self._into_merge(fate)
+        if any(puts_out_map(self.graph, call) for call in self.uses[key]):
+            return (
+                MAP**2,
+                "A map that the model puts out: small at first, when it has nothing to do with what is wanted.",
+            )
         if fate.kind == "normalization":
             return 1.0, "Unit second moment before a normalization, which fixes the scale itself."
         return 1.0, "Gives what follows a unit second moment."

@@ -42,7 +42,7 @@ class Fate:
     Attributes:
         kind: what it meets: an activation, a normalization, a merge with another signal, or the end.
         tensor: what stands there: the tensor that meets it.
-        call: the merge.
+        call: the normalization, or the merge.
         activation: the activation.
         made: the tensor that the activation makes.
     """
@@ -118,7 +118,7 @@ def fate_of(graph: Graph, source: int) -> Fate:
             if met is not None and not met.linear:
                 return Fate("activation", tensor, activation=met, made=reader.outputs[0])
             if isinstance(reader.operation, NORMALIZATIONS):
-                return Fate("normalization", tensor)
+                return Fate("normalization", tensor, call=reader)
             own = is_merge(reader) and _all_from(graph, reader, source)
             if is_merge(reader) and not own:
                 return Fate("merge", tensor, call=reader)
@@ -250,6 +250,12 @@ def _growths(function: Activation) -> np.ndarray:
     # Samples that are larger than the rest by chance meet what is steepest up to there.
     exponents = np.array([exponents[i : i + STRAY].max() for i in range(len(exponents))])
     return np.stack([chis, np.log(np.maximum(exponents, 1e-3))])
+
+
+def puts_out_map(graph: Graph, call: Call) -> bool:
+    """Whether a call is a convolution without an activation whose output the model puts out."""
+    convolves = isinstance(call.operation, keras.Layer) and hasattr(call.operation, "kernel_size")
+    return convolves and _has_own(call) and call.outputs[0] in graph.outputs and _fate(graph, call).kind == "end"
 
 
 def slot_calls(graph: Graph, layer: Any, slot: Slot) -> list[Call]:

@@ -100,7 +100,11 @@ def test_the_distribution_changes_no_scale(distribution):
 
 def test_borders_are_made_up_for():
     model = keras.Sequential(
-        [keras.Input((2, 2, 64)), *[layers.Conv2D(256, 5, padding="same", name=f"c{i}") for i in range(3)]]
+        [
+            keras.Input((2, 2, 64)),
+            *[layers.Conv2D(256, 5, padding="same", name=f"c{i}") for i in range(3)],
+            layers.Flatten(),
+        ]
     )
     AutoInit("theory", seed=0).apply(model)
     # Sums over 4 of 25 taps: without the correction the second moment falls to 0.16 each time.
