@@ -272,6 +272,64 @@ def test_a_stretch_begins_with_the_scale_that_the_signal_asks_for():
     assert np.mean(several) == pytest.approx(plan["ends/kernel"].output_std ** 2, rel=3 * np.sqrt(2 / 32 / 8))
 
 
+def normalized(x, width, name, **options):
+    convolution = layers.Conv2D(width, 3, padding="same", use_bias=False, name=name, **options)
+    return layers.ReLU()(layers.BatchNormalization()(convolution(x)))
+
+
+def test_weights_that_a_batch_normalization_follows_are_small_enough_to_learn():
+    inputs = keras.Input((8, 8, 32))
+    x = layers.BatchNormalization()(layers.DepthwiseConv2D(3, padding="same", name="depthwise")(inputs))
+    x = normalized(normalized(x, 512, "narrow"), 32, "wide")
+    x = layers.LayerNormalization()(layers.Dense(32, name="other")(layers.Flatten()(x)))
+    model = keras.Model(inputs, x)
+    plan = AutoInit(Theory(linear_start=False), seed=0).apply(model)
+    # 288 numbers, and 147,456 each: three standard errors of the smallest.
+    # A unit signal asks for less of the wide one, whose input a rectifier has taken half off.
+    for name, wanted in (("depthwise", 0.05), ("narrow", 0.05), ("wide", math.sqrt(2 / 512 / 9) * 24 / 22)):
+        values = keras.ops.convert_to_numpy(model.get_layer(name).kernel)
+        assert np.std(values) == pytest.approx(wanted, rel=3 / math.sqrt(2 * 288)), name
+    assert "how fast it learns" in plan["narrow/kernel"].reason
+    assert "how fast it learns" not in plan["other/kernel"].reason
+    # What follows hardly knows: the normalization adds 0.001 to a variance of nine taps, fewer at borders.
+    made = keras.Model(inputs, model.layers[2].output)(normal((64, 8, 8, 32)), training=True)
+    variance = 9 * 0.05**2 * (22 / 24) ** 2
+    assert second_moment(made) == pytest.approx(variance / (variance + 0.001), rel=0.05)
+
+
+@pytest.mark.parametrize("linear_start", [True, False])
+def test_a_map_that_a_model_puts_out_is_small(linear_start):
+    images = keras.Sequential(
+        [
+            keras.Input((8, 8, 16)),
+            *(layers.Conv2D(64, 3, padding="same", activation="gelu", name=f"c{i}") for i in range(3)),
+            layers.Conv2DTranspose(16, 2, strides=2, name="map"),
+        ]
+    )
+    AutoInit(Theory(linear_start=linear_start), seed=0).apply(images)
+    assert math.sqrt(second_moment(images(normal((32, 8, 8, 16))))) == pytest.approx(0.2, rel=0.25)
+    bounded = keras.Sequential([keras.Input((8, 8, 16)), layers.Conv2D(64, 3, activation="tanh", name="bounded")])
+    assert AutoInit("theory", seed=0).plan(bounded)["bounded/kernel"].output_std > 0.5
+
+
+def branch(x, i):
+    return layers.BatchNormalization()(
+        layers.Conv2D(32, 3, padding="same", name=f"end{i}")(normalized(x, 32, f"begin{i}"))
+    )
+
+
+def test_residual_branches_of_convolutions_start_linear_and_ways_side_by_side_do_not():
+    inputs = keras.Input((8, 8, 32))
+    x = inputs
+    for i in range(2):
+        x = layers.ReLU()(layers.Add()([x, branch(x, i)]))
+    assert mirrored(AutoInit("theory", seed=0).plan(keras.Model(inputs, x))) == [
+        f"{name}{i}/kernel" for i in range(2) for name in ("begin", "end")
+    ]
+    x = layers.Concatenate()([branch(inputs, 0), branch(inputs, 1)])
+    assert not mirrored(AutoInit("theory", seed=0).plan(keras.Model(inputs, x)))
+
+
 def test_a_model_is_planned_alike_after_it_has_been_started():
     model = stack(6, "relu")
     first = AutoInit("theory", seed=0).apply(model)
