@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -40,9 +41,10 @@ class Response:
     powers: tuple[float, ...]
     slope_powers: tuple[float, ...]
 
-    def covariance(self, correlation: float) -> float:
-        """Returns `E f(z) f(z')` for two Gaussians of this correlation."""
-        return series(self.powers, self.second_moment, correlation)
+    def covariance(self, correlation: float, unlike: float = 0.0) -> float:
+        """Returns `E f(z) f(z')` for two Gaussians of this correlation, or of such whose correlations vary about it."""
+        # Half the second derivative of the sum below, at no correlation.
+        return series(self.powers, self.second_moment, correlation) + self.powers[2] * unlike
 
     def slope_covariance(self, correlation: float) -> float:
         """Returns `E f'(z) f'(z')`."""
@@ -50,44 +52,49 @@ class Response:
 
 
 @functools.lru_cache(maxsize=4096)
-def respond(function: Activation, mean: float, variance: float) -> Response:
+def respond(function: Activation, mean: float, variance: float, channels: Any = None) -> Response:
     """Integrates an activation against a Gaussian.
 
     Args:
         function: an elementwise activation.
         mean: the Gaussian's mean.
         variance: its variance; at zero the Gaussian is one number.
+        channels: what has made a signal that is no Gaussian, but a function of one.
     """
     _, weights, polynomials = hermite_grid()
     spread = math.sqrt(max(variance, 1e-24))
-    values, slopes, between = _on_grid(function, mean, spread)
+    values, slopes, between = _on_grid(function, mean, spread, channels)
     coefficients = polynomials @ (weights * values)
-    orders = np.sqrt(np.arange(1, ORDERS + 1))
+    slope_coefficients = (polynomials[:-1, 1:] + polynomials[:-1, :-1]) / 2 @ (between * slopes)
     return Response(
         float(coefficients[0]),
         float(weights @ values**2),
         float(between @ slopes**2 / between.sum()),
         tuple((coefficients**2).tolist()),
-        tuple(((coefficients[1:] * orders / spread) ** 2).tolist()),
+        tuple((slope_coefficients**2).tolist()),
     )
 
 
-def slope_where(function: Activation, mean: float, variance: float, tilt: np.ndarray) -> float:
+def slope_where(function: Activation, mean: float, variance: float, tilt: np.ndarray, channels: Any = None) -> float:
     """Returns `E t f'^2` for entries of which some count more than others, by their place on `hermite_grid`."""
-    _, slopes, between = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)))
+    _, slopes, between = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), channels)
     counts = between * (tilt[1:] + tilt[:-1]) / 2
     return float(counts @ slopes**2 / between.sum())
 
 
-def _on_grid(function: Activation, mean: float, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _on_grid(
+    function: Activation, mean: float, spread: float, channels: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a function's values on the nodes, its slopes between them, and the weights there."""
     z, weights, _ = hermite_grid()
     assert function.function is not None
+    law = z if channels is None else channels.law
     with np.errstate(all="ignore"):
         values = np.nan_to_num(
-            np.asarray(function.function(mean + spread * z), np.float64), posinf=1e150, neginf=-1e150
+            np.asarray(function.function(mean + spread * law), np.float64), posinf=1e150, neginf=-1e150
         )
-    return values, np.diff(values) / np.diff(z) / spread, (weights[1:] + weights[:-1]) / 2
+        slopes = np.nan_to_num(np.diff(values) / np.diff(law) / spread)
+    return values, slopes, (weights[1:] + weights[:-1]) / 2
 
 
 def input_variance(function: Activation, wanted: float) -> float:

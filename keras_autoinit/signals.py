@@ -46,6 +46,7 @@ class Signal:
             all of one sample, agree in neither. Empty for as little as the least of both.
         patterns: of what all samples have in common, how many independent patterns over positions
             make it up (the participation ratio); `None` for as many as there are positions.
+        channels: what each channel of a depthwise convolution has made; `None` for Gaussians.
     """
 
     second_moment: float
@@ -59,6 +60,7 @@ class Signal:
     joined: tuple[int, tuple[tuple[int, Signal], ...]] | None = field(default=None, repr=False, compare=False)
     apart: tuple[float, ...] = field(default=(), repr=False, compare=False)
     patterns: float | None = field(default=None, repr=False, compare=False)
+    channels: Any = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:

@@ -87,7 +87,7 @@ BUILDS = {
     "concatenate": (lambda x: layers.Concatenate()([x, layers.ReLU()(x)]), (256,)),
     "dropout": (lambda x: layers.Dropout(0.4, seed=0)(x), (256,)),
     "noise": (lambda x: layers.GaussianNoise(0.5, seed=0)(x), (256,)),
-    "rescaling": (lambda x: layers.Rescaling(0.5, offset=1.0)(x), (256,)),
+    "rescaling": (lambda x: layers.Rescaling(0.5, offset=1.0)(layers.Identity()(x)), (256,)),
     "arithmetic": (lambda x: ops.square(x) / 2 - 1, (256,)),
     "root_mean_square": (lambda x: x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6), (256,)),
     "centred": (lambda x: centred(layers.ReLU()(x)), (4,)),
@@ -164,10 +164,21 @@ BORDERS = {
 }
 
 
+def ones(x):
+    """Of an input that is scaled itself, a scaling is taken to make a unit signal."""
+    return layers.Rescaling(0.0, offset=1.0)(layers.Identity()(x))
+
+
+def test_what_a_model_scales_its_inputs_by_makes_them_a_unit_signal():
+    """Pictures of 0 to 255 become numbers from -1 to 1, not all of them nearly -1."""
+    _, _, signal = predicted(lambda x: layers.Rescaling(1 / 127.5, offset=-1.0)(x), (4, 4, 3))
+    assert (signal.second_moment, signal.mean, signal.covariance) == (1.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("name", BORDERS)
 def test_windows_at_a_border_have_fewer_taps_in_common(name):
     """At 2 x 2, of 3 taps on a side 2 are inside; two windows share 3 of 4 of these on average, with themselves."""
-    _, _, signal = predicted(lambda x: BORDERS[name](layers.Rescaling(0.0, offset=1.0)(x)), (2, 2, 8))
+    _, _, signal = predicted(lambda x: BORDERS[name](ones(x)), (2, 2, 8))
     whole = averaged(signal, {1: 2.0, 2: 2.0})
     assert whole == pytest.approx(signal.second_moment * 0.75**2)
 

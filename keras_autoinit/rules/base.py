@@ -17,7 +17,7 @@ from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, respond, slope_where
-from keras_autoinit.signals import Shape, Signal, aligned, constant, weighted_by
+from keras_autoinit.signals import FAINT, Shape, Signal, aligned, constant, weighted_by
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
 
@@ -240,20 +240,23 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
         return signal, lambda gradient: gradient
     if signal.parts is not None and function == RELU:
         return _rectified_again(signal, *signal.parts)
-    response = respond(function, signal.mean, signal.variance)
+    channels = signal.channels
+    response = respond(function, signal.mean, signal.variance, channels)
     correlations = [_correlation(signal, value) for value in signal.along]
-    along = tuple(map(response.covariance, correlations))
+    unlike = _unlike(signal)
+    along = tuple(map(response.covariance, correlations, unlike))
     apart = tuple(response.covariance(_correlation(signal, value)) for value in signal.apart)
     made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns)
     powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
-    made = dataclasses.replace(weighted_by(made, signal.profile, powers[0]), bent=(function, signal))
+    shares = [_to_power(signal, power) for power in powers]
+    made = dataclasses.replace(weighted_by(made, shares[0], 1.0), bent=(function, signal))
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
         slope = response.slope
         if gradient.tilt is not None:
-            slope = slope_where(function, signal.mean, signal.variance, gradient.tilt)
+            slope = slope_where(function, signal.mean, signal.variance, gradient.tilt, channels)
         grown = slope / response.slope if response.slope > 0 else 1.0
         slopes = zip(gradient.along, correlations)
         passed = Signal(
@@ -262,15 +265,32 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
             profile=gradient.profile,
         )
-        return weighted_by(passed, signal.profile, powers[1])
+        return weighted_by(passed, shares[1], 1.0)
 
     return made, back
+
+
+def _unlike(signal: Signal) -> tuple[float, ...]:
+    """Returns the variance of the correlation of two entries that differ on each axis: of positions, it has one."""
+    rank = len(signal.along)
+    if signal.channels is None:
+        return (0.0,) * rank
+    unit = [axis == signal.channels.axis for axis in range(rank)]
+    return tuple(0.0 if axis == 0 or unit[axis] else signal.channels.unlike for axis in range(rank))
+
+
+def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
+    """Returns a power of a signal's profile; with mean one, where the law of all positions is known already."""
+    if power == 0:
+        return ()
+    found = [None if one is None else np.maximum(one, FAINT) ** power for one in signal.profile]
+    return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
 
 
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
     """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
     step = 1.1
-    more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance)
+    more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance, signal.channels)
     pairs = ((more.second_moment, response.second_moment), (more.slope, response.slope))
     found = tuple(math.log(one / other) / math.log(step) if min(one, other) > 0 else 0.0 for one, other in pairs)
     # Of what bends every scale alike, rounding would leave a power of nearly nothing.

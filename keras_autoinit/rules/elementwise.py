@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_autoinit.activations import Activation
@@ -32,9 +33,13 @@ from keras_autoinit.signals import (
     aligned,
     blended,
     constant,
+    independent,
     multiplied,
     summed_back,
 )
+
+# What a model does to its inputs itself, to numbers that whoever built it knew.
+SCALINGS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
 def activation(context: Context) -> Effect | None:
@@ -277,14 +282,24 @@ def where(context: Context) -> Effect:
 
 @for_layers("Rescaling")
 def rescaling(context: Context) -> Effect:
-    """Multiplies by one number and adds another."""
+    """Multiplies by one number and adds another; what a model scales its inputs by makes them a unit signal."""
     factor, shift = (constant(value)[0] for value in (context.layer.scale, context.layer.offset))
+    if _scales_inputs(context, context.call.inputs[0]):
+        made = independent(context.shape_out() or (1,) * len(context.signal.along))
+        return Effect((made,), lambda gradients: (scale(gradients[0], factor.second_moment),))
     number = math.copysign(math.sqrt(factor.second_moment), factor.mean)
     signal = context.signal.times(number)
     cross = 2 * signal.mean * shift.mean + shift.second_moment
     along = tuple(value + cross for value in signal.along)
     made = Signal(signal.second_moment + cross, signal.mean + shift.mean, along)
     return Effect((made,), lambda gradients: (scale(gradients[0], factor.second_moment),))
+
+
+def _scales_inputs(context: Context, number: int) -> bool:
+    """Whether a tensor is an input of the model, or one that has only been scaled."""
+    while (maker := context.graph.maker(number)) is not None and isinstance(maker.operation, SCALINGS):
+        number = maker.inputs[0]
+    return number in context.graph.inputs
 
 
 @for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_autoinit.activations import activation
-from keras_autoinit.channels import FEW, channel_shares
+from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
 from keras_autoinit.rules.products import weighted
 from keras_autoinit.signals import Signal, constant
@@ -45,45 +46,78 @@ def _is_depthwise(layer: Any) -> bool:
 
 
 def _channel_by_channel(context: Context, effect: Effect) -> Effect:
-    """Says how much each channel of a depthwise convolution lets through, and passes back."""
-    shape, often = context.shape_out(), _taps_inside(context)
-    unit = _unit_axis(context.layer) % max(len(shape), 1)
-    if not shape or not 2 < len(often) <= FEW or effect.before is None:
+    """Says how much each channel of a depthwise convolution lets through, and passes back, and what it makes."""
+    shape, channels = context.shape_out(), _channels(context)
+    if channels is None or effect.before is None:
         return effect
-    signal, axes = context.signal, _spatial(context.layer)
-    common = signal.agreement((0, *axes))
-    spread = signal.second_moment - common
-    agreement = min(max((signal.agreement(axes) - common) / spread, 0.0), 1.0) if spread > 1e-12 else 0.0
-    through, returned = channel_shares(often, round(agreement, 2), shape[unit])
+    unit = _unit_axis(context.layer) % len(shape)
 
-    def with_shares(made: Signal) -> Signal:
+    def with_channels(made: Signal) -> Signal:
         profile = list(made.profile or (None,) * len(shape))
-        profile[unit] = through
-        return dataclasses.replace(made, profile=tuple(profile))
+        profile[unit] = channels.through
+        return dataclasses.replace(made, profile=tuple(profile), channels=channels)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
         known = gradient.profile[unit] if gradient is not None and gradient.profile else None
-        return effect.backward((scale(gradient, float((known * returned).mean()) if known is not None else 1.0),))
+        returned = 1.0 if known is None else float((known * channels.returned).mean())
+        return effect.backward((scale(gradient, returned),))
 
-    return dataclasses.replace(
-        effect, outputs=tuple(map(with_shares, effect.outputs)), before=with_shares(effect.before), backward=backward
-    )
+    before = with_channels(effect.before)
+    outputs = (before,) if effect.outputs[0] is effect.before else effect.outputs
+    return dataclasses.replace(effect, outputs=outputs, before=before, backward=backward)
 
 
-def _taps_inside(context: Context) -> tuple[float, ...]:
-    """Returns how much of a signal each tap of a window meets, on average: beyond the border is nothing."""
+def _channels(context: Context) -> Channels | None:
+    """Returns what the channels of a depthwise convolution do; `None` where they sum over many terms."""
+    layer, made, signal = context.layer, context.shape_out(), context.signal
+    axes = _windows_met(context)
+    if not axes or signal.second_moment <= 0 or not 2 < math.prod(_each(layer.kernel_size, layer.rank)) <= FEW:
+        return None
+    met: tuple[Met, ...] = tuple(tuple(map(tuple, np.sqrt(squares).round(3).tolist())) for squares, *_ in axes)
+    unit, source = _unit_axis(layer) % len(made), _source(signal, tuple(_spatial(layer)))
+    return channels_of(met, float(f"{overlap_of(axes):.3g}"), source, made[unit], unit)
+
+
+def _windows_met(context: Context) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Returns, for each axis, how large what each tap of each window meets is, where that is, and the axis's length."""
     layer, shape, made, profile = context.layer, context.shape_in(), context.shape_out(), context.signal.profile
     if not shape or not made:
-        return ()
+        return []
     sides = [_each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)]
-    found = np.ones(1)
+    found = []
     for axis, taps, stride, rate in zip(_spatial(layer), *sides):
         places, inside = windows(shape[axis], made[axis], taps, stride, rate, layer.padding)
         held = np.ones(shape[axis]) if not profile or profile[axis] is None else profile[axis]
-        met = np.where(inside, held[np.clip(places, 0, shape[axis] - 1)], 0.0).mean(0)
-        found = np.outer(found, met).ravel()
-    return tuple(found.round(3).tolist())
+        found.append((np.where(inside, held[np.clip(places, 0, shape[axis] - 1)], 0.0), places, shape[axis]))
+    return found
+
+
+def overlap_of(axes: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> float:
+    """Returns how many entries two windows in different places both meet, on average over all such pairs.
+
+    Args:
+        axes: for each, the squares that each tap of each window meets, their places, and the axis's length.
+    """
+    shared, own, positions = 1.0, 1.0, 1
+    for squares, places, size in axes:
+        entries = np.zeros((len(squares), size))
+        met = np.nonzero(squares)
+        np.add.at(entries, (met[0], places[met]), squares[met])
+        # Over all pairs of windows, those of a window with itself among them, and over these alone.
+        shared, own = shared * float((entries.sum(0) ** 2).sum()), own * float((entries**2).sum())
+        positions *= len(squares)
+    return (shared - own) / (positions * (positions - 1)) if positions > 1 else 0.0
+
+
+def _source(signal: Signal, axes: tuple[int, ...]) -> Source:
+    """Returns what the taps of a depthwise convolution meet, rounded so that layers that are alike share their laws."""
+    function, gaussian = signal.bent or (activation("linear"), signal)
+    whole = signal.second_moment
+    alike = (gaussian.agreement(axes) - gaussian.mean**2) / gaussian.variance if gaussian.variance > 0 else 0.0
+    within, over, common = (signal.agreement(pair) / whole for pair in (axes, (0,), (0, *axes)))
+    numbers = (gaussian.mean, math.sqrt(gaussian.variance), min(max(alike, 0.0), 1.0), within, over, common)
+    return Source(function.function, *(float(f"{number:.2g}") for number in numbers))
 
 
 @for_layers("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")

@@ -159,6 +159,8 @@ class _Statistics:
         if along and common is not None:
             along = (along[0] * common, *along[1:])
         made = Signal(factor * variance, mean, along, profile=profile, apart=apart, patterns=signal.patterns)
+        if 0 in self.sizes and self.centred:
+            made = dataclasses.replace(made, channels=signal.channels)
         spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
         factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
         return made, unit, factors * (1 + uneven)
@@ -179,6 +181,10 @@ class _Statistics:
         one = Signal(1.0, 0.0, along, apart=apart)
         uneven = 2 * averaged(multiplied([one, one]), self.sizes)
         places = math.prod(size for axis, size in self.sizes.items() if axis > 0)
+        if signal.channels is not None and 0 in self.sizes:
+            # How channels differ is known, and what that makes of their pattern.
+            again = 1 / self.sizes[0] + (1 - 1 / self.sizes[0]) * signal.channels.lasting**2
+            return signal.channels.uneven * again, signal.channels.patterned
         if 0 not in self.sizes or places <= 1:
             return uneven, None
         # Patterns are fewer than positions: what two positions have of them agrees or is opposed.
