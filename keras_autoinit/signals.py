@@ -291,6 +291,34 @@ def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     return dataclasses.replace(made, patterns=_fewest(signals))
 
 
+def side_by_side(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]) -> Signal:
+    """Returns a blend of signals that stand side by side, each in its place on an axis.
+
+    Args:
+        whole: the blend.
+        axis: where they stand side by side.
+        parts: how long each one is there, and the signal.
+    """
+    sizes = [
+        one.second_moment * (np.ones(count) if not one.profile or one.profile[axis] is None else one.profile[axis])
+        for count, one in parts
+    ]
+    found, profile = np.concatenate(sizes), list(whole.profile or (None,) * len(whole.along))
+    profile[axis] = found / found.mean() if found.mean() > 0 else None
+    return dataclasses.replace(whole, profile=tuple(profile))
+
+
+def part_of(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
+    """Returns the gradient at a part of an axis."""
+    if gradient is None or not gradient.profile or gradient.profile[axis] is None:
+        return gradient
+    own = gradient.profile[axis][start:end]
+    part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
+    profile = list(part.profile)
+    profile[axis] = own / own.mean() if own.mean() > 0 else None
+    return dataclasses.replace(part, profile=tuple(profile), tilt=gradient.tilt)
+
+
 def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
     """Returns a signal whose axes are split and joined from one shape to another."""
     if len(signal.along) != len(shape) or shape == wanted:

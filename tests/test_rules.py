@@ -128,6 +128,13 @@ BACKWARD = {
     "gelu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.Activation("gelu")(x)), (8, 8, 64)),
     "padded": (lambda x: layers.Conv2D(128, 3)(layers.ZeroPadding2D(1)(x)), (4, 4, 64)),
     "joined": (joined, (8, 8, 64)),
+    "open beside half open": (
+        lambda x: layers.ReLU()(layers.Concatenate()([layers.Rescaling(2.0, offset=9.0)(x), x])),
+        (256,),
+    ),
+    "every second": (lambda x: layers.AveragePooling2D(1, 2)(x), (8, 8, 64)),
+    "average_pooling, overlapping": (lambda x: layers.AveragePooling2D(3, 2, padding="same")(x), (8, 8, 64)),
+    "separable, strided": (lambda x: layers.SeparableConv2D(128, 5, 2, padding="same")(x), (8, 8, 128)),
     "border, silu": (
         lambda x: layers.Conv2D(256, 5, padding="same")(
             layers.Activation("silu")(layers.Conv2D(256, 5, padding="same", kernel_initializer="he_normal")(x))

@@ -17,7 +17,7 @@ from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, respond, slope_where
-from keras_autoinit.signals import FAINT, Shape, Signal, aligned, constant, weighted_by
+from keras_autoinit.signals import FAINT, Shape, Signal, aligned, blended, constant, part_of, side_by_side, weighted_by
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
 
@@ -238,6 +238,8 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     """Returns what an activation makes of a signal, and what it makes of a gradient."""
     if function.linear or function.function is None:
         return signal, lambda gradient: gradient
+    if signal.joined is not None:
+        return _each_activated(*signal.joined, function)
     if signal.parts is not None and function == RELU:
         return _rectified_again(signal, *signal.parts)
     channels = signal.channels
@@ -268,6 +270,26 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
         return weighted_by(passed, shares[1], 1.0)
 
     return made, back
+
+
+def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: Activation) -> Any:
+    """Bends signals that stand side by side: a rectifier lets the gradient at one that is never negative through."""
+    found = [activated(dataclasses.replace(one, joined=None), function) for _, one in parts]
+    counts = [count for count, _ in parts]
+    ends, shares = np.cumsum(counts).tolist(), [count / sum(counts) for count in counts]
+
+    def whole(several: Sequence[Signal]) -> Signal:
+        return side_by_side(blended(several, shares), axis, list(zip(counts, several)))
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        places = zip(found, [0, *ends], ends)
+        passed = [back(part_of(gradient, axis, start, end)) for (_, back), start, end in places]
+        return whole([one for one in passed if one is not None])
+
+    made = [one for one, _ in found]
+    return dataclasses.replace(whole(made), joined=(axis, tuple(zip(counts, made)))), back
 
 
 def _unlike(signal: Signal) -> tuple[float, ...]:

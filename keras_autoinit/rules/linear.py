@@ -136,9 +136,11 @@ def separable_convolution(context: Context) -> Effect:
     first = context.weights.power(context.layer, depthwise, through.second_moment)
     between = dataclasses.replace(context, signals=(through.mixed(first, -1),))
     effect = _mixed(between, pointwise, None, {})
+    # The channels are mixed at the positions that come out, and the taps read back to those that went in.
+    apart = _positions_lost(taps)
 
     def backward(gradients: Gradients) -> Gradients:
-        return (_back_through(scale(effect.backward(gradients)[0], first), taps),)
+        return (_back_through(scale(effect.backward(gradients)[0], first * apart), taps),)
 
     return dataclasses.replace(effect, backward=backward)
 
@@ -188,7 +190,7 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
     before = _with_bias(context.layer, made)
     after, back = _bent_inside(context, before)
-    growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, *_ in taps.values())
+    growth = context.growth * _positions_lost(taps)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = back(gradients[0])
@@ -228,6 +230,11 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     patterns = signal.patterns if patterns is None else patterns
     made = Signal(share * signal.second_moment, share * signal.mean, along, profile=kept, apart=apart)
     return dataclasses.replace(made, patterns=patterns)
+
+
+def _positions_lost(taps: dict[int, Taps]) -> float:
+    """Returns how many positions go in for each that comes out."""
+    return math.prod(matrix.shape[1] / max(len(matrix), 1) for matrix, *_ in taps.values())
 
 
 def _in_common(commons: list[np.ndarray]) -> tuple[float, float | None]:

@@ -76,8 +76,9 @@ def average_pooling(context: Context) -> Effect:
     count = math.prod(windows.values())
 
     def backward(gradients: Gradients) -> Gradients:
-        # Each entry is in as many windows as `count` times the outputs to the inputs.
-        gradient = scale(gradients[0], count**-2 * max(count * context.growth, 1.0))
+        # Each entry is in as many windows as `count` times the outputs to the inputs: in fewer than one where windows
+        # leave some out.
+        gradient = scale(gradients[0], context.growth / count)
         return (gradient and _same_in_windows(gradient, windows, context.shape_in()),)
 
     return Effect((made,), backward)
