@@ -75,6 +75,9 @@ class Channels:
         axis: that of the channels.
         unlike: the mean squared correlation of what one channel makes at two positions of one sample.
         uneven: how uneven a sample's variance is, `E v^2 / (E v)^2 - 1`.
+        share: of one tap in the variance of what it makes, where it meets an entry.
+        together: of two taps that read one entry, the product of their correlations with what they make, summed
+            over all other readers of an entry that one tap reads.
         lasting: the share of the variance that samples have in common because the signal has, not by borders.
     """
 
@@ -85,16 +88,21 @@ class Channels:
     unlike: float
     axis: int
     uneven: float
+    share: float
+    together: float
     lasting: float
 
 
 @functools.lru_cache(maxsize=256)
-def channels_of(met: tuple[Met, ...], overlap: float, source: Source, count: int, axis: int) -> Channels:
+def channels_of(
+    met: tuple[Met, ...], overlap: float, readers: float, source: Source, count: int, axis: int
+) -> Channels:
     """Returns what so many channels of a depthwise convolution do.
 
     Args:
         met: for each axis of positions, how its windows meet the signal.
         overlap: of two windows in different places, how many entries both meet, on average.
+        readers: how many other windows read an entry that one reads, on average.
         source: the signal.
         count: how many channels there are.
         axis: theirs.
@@ -118,6 +126,8 @@ def channels_of(met: tuple[Met, ...], overlap: float, source: Source, count: int
         float(unlike),
         axis,
         _unevenness(math.prod(map(len, axes)), law, unlike, source),
+        (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
+        (1 - source.within) / float(through.mean()) * readers,
         float(lasting.mean() / through.mean()),
     )
 

@@ -33,6 +33,7 @@ class Response:
         slope: `E f'(z)^2`.
         powers: squared Hermite coefficients of `f`, from order zero.
         slope_powers: the same of `f'`.
+        turn: the mean of the second derivative times that of the fourth, for a unit Gaussian.
     """
 
     mean: float
@@ -40,6 +41,7 @@ class Response:
     slope: float
     powers: tuple[float, ...]
     slope_powers: tuple[float, ...]
+    turn: float = 0.0
 
     def covariance(self, correlation: float, unlike: float = 0.0) -> float:
         """Returns `E f(z) f(z')` for two Gaussians of this correlation, or of such whose correlations vary about it."""
@@ -72,6 +74,7 @@ def respond(function: Activation, mean: float, variance: float, channels: Any = 
         float(between @ slopes**2 / between.sum()),
         tuple((coefficients**2).tolist()),
         tuple((slope_coefficients**2).tolist()),
+        float(math.sqrt(6) * slope_coefficients[1] * slope_coefficients[3]),
     )
 
 

@@ -47,6 +47,8 @@ class Signal:
         patterns: of what all samples have in common, how many independent patterns over positions
             make it up (the participation ratio); `None` for as many as there are positions.
         channels: what each channel of a depthwise convolution has made; `None` for Gaussians.
+        steered: of a gradient that an activation has let through where a depthwise convolution made it
+            bend: `E g g' z z'` of two positions, where what was made there is `z` and `z'`.
     """
 
     second_moment: float
@@ -61,6 +63,7 @@ class Signal:
     apart: tuple[float, ...] = field(default=(), repr=False, compare=False)
     patterns: float | None = field(default=None, repr=False, compare=False)
     channels: Any = field(default=None, repr=False, compare=False)
+    steered: float = field(default=0.0, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:

@@ -115,6 +115,12 @@ def normalized(x):
     return layers.BatchNormalization()(x)
 
 
+def steered(x, activation="relu"):
+    """An average over positions hands the same gradient back to all of them, which meets the taps that made it pass."""
+    made = layers.Activation(activation)(normalized(layers.DepthwiseConv2D(3, padding="same")(x)))
+    return layers.GlobalAveragePooling2D()(made)
+
+
 def joined(x):
     """Two signals of other sizes, and of one of them the larger part is a mean, which a normalization takes off."""
     small = layers.Conv2D(64, 1, kernel_initializer="lecun_normal")(layers.Rescaling(0.2, offset=0.5)(x))
@@ -124,6 +130,9 @@ def joined(x):
 # What stands between an activation and the end; the gradient in front of it all is looked at.
 BACKWARD = {
     "depthwise, normalized": (lambda x: normalized(layers.DepthwiseConv2D(3, padding="same")(x)), (8, 8, 256)),
+    "depthwise, steered": (lambda x: steered(x), (4, 4, 256)),
+    "depthwise, steered from large entries": (lambda x: steered(layers.ReLU()(x)), (2, 2, 512)),
+    "depthwise, steered by swish": (lambda x: steered(layers.ReLU()(x), "swish"), (4, 4, 256)),
     "relu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.ReLU()(x)), (8, 8, 64)),
     "gelu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.Activation("gelu")(x)), (8, 8, 64)),
     "padded": (lambda x: layers.Conv2D(128, 3)(layers.ZeroPadding2D(1)(x)), (4, 4, 64)),

@@ -267,7 +267,13 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
             profile=gradient.profile,
         )
-        return weighted_by(passed, shares[1], 1.0)
+        passed = weighted_by(passed, shares[1], 1.0)
+        if channels is None:
+            return passed
+        alike = gradient.agreement([axis for axis, one in enumerate(unlike) if one])
+        # Other taps that both positions have in common make what is there alike, and leave less to this one.
+        steered = max(response.slope_powers[1] + 2 * channels.share * response.turn, 0.0)
+        return dataclasses.replace(passed, steered=alike * steered)
 
     return made, back
 

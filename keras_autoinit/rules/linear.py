@@ -13,6 +13,7 @@ import numpy as np
 
 from keras_autoinit.activations import activation
 from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
+from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
 from keras_autoinit.rules.products import weighted
 from keras_autoinit.signals import Signal, constant
@@ -61,11 +62,33 @@ def _channel_by_channel(context: Context, effect: Effect) -> Effect:
         gradient = gradients[0]
         known = gradient.profile[unit] if gradient is not None and gradient.profile else None
         returned = 1.0 if known is None else float((known * channels.returned).mean())
-        return effect.backward((scale(gradient, returned),))
+        (back,) = effect.backward((scale(gradient, returned),))
+        return (back and gradient and _steered(back, gradient, context.signal, channels),)
 
     before = with_channels(effect.before)
     outputs = (before,) if effect.outputs[0] is effect.before else effect.outputs
     return dataclasses.replace(effect, outputs=outputs, before=before, backward=backward)
+
+
+def _steered(back: Signal, gradient: Signal, signal: Signal, channels: Channels) -> Signal:
+    """Adds what the taps that have read an entry hand back to it together.
+
+    A tap `w` that meets a large entry `x` decides on the sign of what it makes, and so on how far the
+    next activation lets the gradient through: `E w f'(z) = r E z f'(z)`, with `r` the correlation of
+    `w` and `z`, one over the number of taps when squared. Two taps that have read the same entry then
+    hand back what their positions' gradients have in common, to large entries more than to small ones.
+    """
+    more = gradient.steered / gradient.second_moment * channels.together if gradient.second_moment > 0 else 0.0
+    if not more > 0:
+        return back
+    grown = scale(back, 1 + more)
+    if grown is None or signal.bent is None:
+        return back if grown is None else grown
+    function, source = signal.bent
+    z, weights, _ = hermite_grid()
+    entries = function.function(source.mean + math.sqrt(source.variance) * z)
+    squares = (entries - weights @ entries) ** 2
+    return dataclasses.replace(grown, tilt=(1 + more * squares / (weights @ squares)) / (1 + more))
 
 
 def _channels(context: Context) -> Channels | None:
@@ -76,7 +99,8 @@ def _channels(context: Context) -> Channels | None:
         return None
     met: tuple[Met, ...] = tuple(tuple(map(tuple, np.sqrt(squares).round(3).tolist())) for squares, *_ in axes)
     unit, source = _unit_axis(layer) % len(made), _source(signal, tuple(_spatial(layer)))
-    return channels_of(met, float(f"{overlap_of(axes):.3g}"), source, made[unit], unit)
+    overlap, readers = (float(f"{one:.3g}") for one in (overlap_of(axes), _other_readers(axes)))
+    return channels_of(met, overlap, readers, source, made[unit], unit)
 
 
 def _windows_met(context: Context) -> list[tuple[np.ndarray, np.ndarray, int]]:
@@ -101,13 +125,25 @@ def overlap_of(axes: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> float:
     """
     shared, own, positions = 1.0, 1.0, 1
     for squares, places, size in axes:
-        entries = np.zeros((len(squares), size))
-        met = np.nonzero(squares)
-        np.add.at(entries, (met[0], places[met]), squares[met])
+        entries = _entries(squares, places, size)
         # Over all pairs of windows, those of a window with itself among them, and over these alone.
         shared, own = shared * float((entries.sum(0) ** 2).sum()), own * float((entries**2).sum())
         positions *= len(squares)
     return (shared - own) / (positions * (positions - 1)) if positions > 1 else 0.0
+
+
+def _entries(squares: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Returns what each window of an axis meets of each entry."""
+    entries = np.zeros((len(squares), size))
+    met = np.nonzero(squares)
+    np.add.at(entries, (met[0], places[met]), squares[met])
+    return entries
+
+
+def _other_readers(axes: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> float:
+    """Returns how many other windows read an entry that one window reads, on average."""
+    found = [(_entries(*one) > 0).sum(0) for one in axes]
+    return math.prod(float((one**2).sum() / max(one.sum(), 1)) for one in found) - 1
 
 
 def _source(signal: Signal, axes: tuple[int, ...]) -> Source:

@@ -116,7 +116,8 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
         rest = max(gradient.second_moment - lost.second_moment - along_signal, 0.0)
         along = tuple(value - other for value, other in zip(gradient.along, lost.along))
         back = Signal(rest, 0.0, along, profile=gradient.profile)
-        return (scale(back, float(factors[0])) if unit is None else _by_unit(back, unit, factors),)
+        passed = scale(back, float(factors[0])) if unit is None else _by_unit(back, unit, factors)
+        return (passed and dataclasses.replace(passed, steered=gradient.steered * float(np.mean(factors))),)
 
     return Effect((made,), backward)
 
