@@ -134,6 +134,10 @@ BACKWARD = {
     "depthwise, steered from large entries": (lambda x: steered(layers.ReLU()(x)), (2, 2, 512)),
     "depthwise, steered by swish": (lambda x: steered(layers.ReLU()(x), "swish"), (4, 4, 256)),
     "relu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.ReLU()(x)), (8, 8, 64)),
+    "convolution, max_pooling": (
+        lambda x: layers.MaxPooling2D(3, 2, padding="same")(layers.Conv2D(256, 3, padding="same")(x)),
+        (5, 5, 32),
+    ),
     "gelu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.Activation("gelu")(x)), (8, 8, 64)),
     "padded": (lambda x: layers.Conv2D(128, 3)(layers.ZeroPadding2D(1)(x)), (4, 4, 64)),
     "joined": (joined, (8, 8, 64)),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -97,7 +98,24 @@ def _same_in_windows(gradient: Signal, windows: dict[int, float], shape: Shape) 
 @for_operations("MaxPool")
 def max_pooling(context: Context) -> Effect:
     """Takes the largest of each window."""
-    return _largest(context, math.prod(_windows(context).values()))
+    effect = _largest(context, math.prod(_windows(context).values()))
+
+    def backward(gradients: Gradients) -> Gradients:
+        (gradient,) = effect.backward(gradients)
+        return (gradient and dataclasses.replace(gradient, profile=_shared_out(context, gradients[0])),)
+
+    return dataclasses.replace(effect, backward=backward)
+
+
+def _shared_out(context: Context, gradient: Signal | None) -> tuple[Any, ...]:
+    """Returns the profile of a gradient that each window hands to one of its entries: some are in two, some in none."""
+    profile: list[Any] = [None] * len(context.signal.along)
+    for axis, met in _entries_met(context).items():
+        shares = met / np.maximum(met.sum(1, keepdims=True), 1e-12)
+        known = gradient.profile[axis] if gradient is not None and gradient.profile else None
+        found = shares.T @ (np.ones(len(met)) if known is None else known)
+        profile[axis] = found / found.mean() if np.ptp(found) > 0 else None
+    return tuple(profile) if any(one is not None for one in profile) else ()
 
 
 @for_layers(*_names("GlobalMaxPooling"))
@@ -236,19 +254,31 @@ def _positions(context: Context) -> tuple[int, ...]:
 
 def _windows(context: Context) -> dict[int, float]:
     """Returns how many entries of each axis a window holds, on average."""
-    size = context.option("pool_size")
-    axes, shape, made = _positions(context), context.shape_in(), context.shape_out()
+    sides = _sides(context)
+    met = _entries_met(context)
+    return {axis: side * float(met[axis].sum(1).mean()) if met else float(side) for axis, (side, _) in sides.items()}
+
+
+def _sides(context: Context) -> dict[int, tuple[int, int]]:
+    """Returns, for each axis of positions, how long a window is, and how far it is to the next one."""
+    size, axes = context.option("pool_size"), _positions(context)
     sides = (size,) * len(axes) if isinstance(size, int) else tuple(size)
     strides = context.option("strides") or sides
     strides = (strides,) * len(axes) if isinstance(strides, int) else tuple(strides)
-    padding = context.option("padding", "valid")
+    return {axis: (int(side), int(stride)) for axis, side, stride in zip(axes, sides, strides)}
+
+
+def _entries_met(context: Context) -> dict[int, np.ndarray]:
+    """Returns, for each axis, the share of each window's places at which it meets each entry; none without shapes.
+
+    Zeros around the signal are no entries of it.
+    """
+    shape, made, profile = context.shape_in(), context.shape_out(), context.signal.profile
     if not shape or not made:
-        return {axis: float(side) for axis, side in zip(axes, sides)}
-    windows = {}
-    for axis, side, stride in zip(axes, sides, strides):
-        met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
-        profile = context.signal.profile[axis] if context.signal.profile else None
-        # Zeros around the signal are no entries of it.
-        held = met.sum(1) if profile is None else met @ (profile > 0)
-        windows[axis] = side * float(held.mean())
-    return windows
+        return {}
+    found = {}
+    for axis, (side, stride) in _sides(context).items():
+        met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, context.option("padding", "valid"))
+        held = profile[axis] if profile else None
+        found[axis] = met if held is None else met * (held > 0)
+    return found
