@@ -20,6 +20,7 @@ from keras_autoinit.prediction import Prediction, follow
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
+from keras_autoinit.signals import chance_of_spread
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
@@ -35,6 +36,8 @@ ATTENTION_DEFAULT: AttentionStart = "mimetic"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
+# A spread that may be off by more, at two standard errors and in logarithms of two, is worth one too.
+UNSURE = 0.5
 
 
 _OPTIONS = (
@@ -126,7 +129,8 @@ class Theory(FromGraph):
             for slot in place.slots
         )
         rows, unknown = _as_far_as_known(_remarked(rows, remarks))
-        return rows, (*prediction.notes, *_stretch_notes(solver), *notes, *unknown)
+        chance = _chance_notes(solver, prediction)
+        return rows, (*prediction.notes, *_stretch_notes(solver), *chance, *notes, *unknown)
 
     def _followed(self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> tuple[Solver, Prediction]:
         # What those two say nothing of is balanced.
@@ -280,6 +284,23 @@ def _widening(slot: Slot, shape: tuple[int, ...], taps: int) -> float:
     rows = math.prod(shape[axis] for axis in slot.axes.inputs) / taps
     columns = math.prod(shape[axis] for axis in slot.axes.outputs if axis not in slot.axes.inputs)
     return max(1.0, columns / slot.axes.blocks / max(rows, 1))
+
+
+def _chance_notes(solver: Solver, prediction: Prediction) -> list[str]:
+    """Names the layers of which one draw of the weights may make another spread than all draws on average."""
+    found = []
+    for key, (place, _) in solver.places.items():
+        tensors = [tensor for call in solver.uses[key] for tensor in call.outputs[:1] if tensor in prediction.signals]
+        spec = solver.graph.specs.get(tensors[0]) if tensors else None
+        if spec and 2 * chance_of_spread(prediction.signals[tensors[0]], spec.shape) > UNSURE:
+            found.append(place.path)
+    if not found:
+        return []
+    listed = ", ".join(dict.fromkeys(found))
+    return [
+        "Few units that make nearly the same of every sample are few numbers: one draw of their weights may make a "
+        f"spread that is more than 1.4 times as large or as small as predicted, in {listed}."
+    ]
 
 
 def _stretch_notes(solver: Solver) -> list[str]:

@@ -74,6 +74,7 @@ class Channels:
             of all channels' mean.
         axis: that of the channels.
         unlike: the mean squared correlation of what one channel makes at two positions of one sample.
+        chance: how uneven it is of what does not go with the squares that the channel reads.
         uneven: how uneven a sample's variance is, `E v^2 / (E v)^2 - 1`.
         share: of one tap in the variance of what it makes, where it meets an entry.
         together: of two taps that read one entry, the product of their correlations with what they make, summed
@@ -87,6 +88,7 @@ class Channels:
     patterned: float
     unlike: float
     axis: int
+    chance: float
     uneven: float
     share: float
     together: float
@@ -95,13 +97,14 @@ class Channels:
 
 @functools.lru_cache(maxsize=256)
 def channels_of(
-    met: tuple[Met, ...], overlap: float, readers: float, source: Source, count: int, axis: int
+    met: tuple[Met, ...], overlap: float, entries: int, readers: float, source: Source, count: int, axis: int
 ) -> Channels:
     """Returns what so many channels of a depthwise convolution do.
 
     Args:
         met: for each axis of positions, how its windows meet the signal.
         overlap: of two windows in different places, how many entries both meet, on average.
+        entries: how many entries a sample has.
         readers: how many other windows read an entry that one reads, on average.
         source: the signal.
         count: how many channels there are.
@@ -119,31 +122,36 @@ def channels_of(
     patterned = np.mean(shared / through) * through.mean() / shared.mean() if shared.mean() > 1e-9 else 1.0
     unlike = (1 - source.within) ** 2 * overlap / np.mean(through**2)
     law = _law(axes, source)
+    uneven, read = _unevenness(math.prod(map(len, axes)), entries, law, unlike, source)
     return Channels(
         *_in_parts(through / through.mean(), own / own.mean(), count),
         law,
         float(patterned),
         float(unlike),
         axis,
-        _unevenness(math.prod(map(len, axes)), law, unlike, source),
+        max(uneven - read, 0.0),
+        uneven,
         (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
         (1 - source.within) / float(through.mean()) * readers,
         float(lasting.mean() / through.mean()),
     )
 
 
-def _unevenness(positions: int, law: np.ndarray, unlike: float, source: Source) -> float:
-    """Returns how uneven a sample's variance is: a mean over positions of squares that are uneven, and agree in part.
+def _unevenness(positions: int, entries: int, law: np.ndarray, unlike: float, source: Source) -> tuple[float, float]:
+    """Returns how uneven a sample's variance is, and that of the entries that it is made from.
+
+    It is a mean over positions of squares that are uneven, and agree in part.
 
     Squares of two sums that have entries in common agree by `2 r^2` where they are Gaussians of
     correlation `r`, and more where the squares of the entries themselves are uneven: `(k - 1) r^2`
     with `k` the entries' kurtosis.
     """
     z, weights, _ = hermite_grid()
-    entries = source.function(source.mean + source.spread * z)
-    entries = entries - weights @ entries
-    kurtosis = [float(weights @ one**4 / max(weights @ one**2, 1e-24) ** 2) for one in (law, entries)]
-    return float((kurtosis[0] - 1) / positions + (1 - 1 / positions) * (kurtosis[1] - 1) * unlike)
+    given = source.function(source.mean + source.spread * z)
+    given = given - weights @ given
+    kurtosis = [float(weights @ one**4 / max(weights @ one**2, 1e-24) ** 2) for one in (law, given)]
+    made = (kurtosis[0] - 1) / positions + (1 - 1 / positions) * (kurtosis[1] - 1) * unlike
+    return float(made), float((kurtosis[1] - 1) / entries)
 
 
 def _form(kernels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

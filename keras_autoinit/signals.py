@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_autoinit.sizes import BATCH as BATCH
+from keras_autoinit.sizes import Sizes, covariance, log_mean, of_sum, product
+
 Shape = tuple[int, ...]
-# Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
-BATCH = 32
 # What is beyond is no number to go on with.
 LARGEST = 1e60
 # The least share that counts: to a negative power, nothing would be without bounds.
@@ -49,6 +50,8 @@ class Signal:
         channels: what each channel of a depthwise convolution has made; `None` for Gaussians.
         steered: of a gradient that an activation has let through where a depthwise convolution made it
             bend: `E g g' z z'` of two positions, where what was made there is `z` and `z'`.
+        sizes: how large single samples are beside the others; `None` for as large as what it was made from.
+        mean_power: with which power of a sample's square its mean goes; `None` for that of what it was made from.
     """
 
     second_moment: float
@@ -64,6 +67,8 @@ class Signal:
     patterns: float | None = field(default=None, repr=False, compare=False)
     channels: Any = field(default=None, repr=False, compare=False)
     steered: float = field(default=0.0, repr=False, compare=False)
+    sizes: Sizes | None = field(default=None, repr=False, compare=False)
+    mean_power: float | None = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -259,11 +264,64 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
     apart = tuple(math.prod(one.agreement({0, axis}) for one in signals) for axis in range(rank))
     mean = math.prod(one.mean for one in signals)
-    product = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
+    made = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
+    made = _large_together(made, signals)
     # Where all are faint together, as at borders, the product is larger than that of the means.
     for one in signals:
-        product = weighted_by(product, one.profile, 1.0)
-    return product
+        made = weighted_by(made, one.profile, 1.0)
+    return made
+
+
+def _large_together(made: Signal, signals: Sequence[Signal]) -> Signal:
+    """Returns a product whose squares are larger where its factors are large in the same samples."""
+    sizes = [one.sizes for one in signals if one.sizes is not None]
+    if not sizes:
+        return made
+    whole = product(sizes)
+    more = math.exp(log_mean(covariance(whole, whole)) - sum(log_mean(covariance(one, one)) for one in sizes))
+    along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
+    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole)
+
+
+def chance_between(signal: Signal, shape: Shape) -> float:
+    """Returns how uneven a sample's mean square is beside those of others, over how uneven one square is.
+
+    Squares of Gaussians of correlation `r` agree by `r^2`: those of positions of one sample do, and what all samples
+    have in common makes none of them larger than another.
+    """
+    positions, units = math.prod(shape[1:-1]), max(shape[-1], 1)
+    if signal.variance <= 0:
+        return 0.0
+    axes = tuple(range(1, len(signal.along) - 1)) if positions > 1 else ()
+    pairs = [axes, (0,), (0, *axes)]
+    alike = [(signal.agreement(one) - signal.mean**2) / signal.variance if one else 0.0 for one in pairs]
+    unlike = 0.0 if signal.channels is None else signal.channels.unlike
+    apart = alike[0] ** 2 + unlike - alike[2] ** 2
+    return max((1 - alike[1] ** 2) / positions + (1 - 1 / positions) * apart, 0.0) / units
+
+
+def chance_of_spread(signal: Signal, shape: Shape) -> float:
+    """Returns how far one draw's spread may be off, in logarithms of two: a standard error of a batch's mean square.
+
+    A mean square of Gaussians of correlation `r` is off by twice the mean of `r^2`, when squared: few units that make
+    the same of all samples are few numbers.
+    """
+    if signal.variance <= 0 or len(shape) != len(signal.along):
+        return 0.0
+    along, apart = (
+        tuple((value - signal.mean**2) / signal.variance for value in values) for values in (signal.along, signal.apart)
+    )
+    one = Signal(1.0, 0.0, along, apart=apart)
+    sizes = {axis: float(BATCH if axis == 0 else size) for axis, size in enumerate(shape)}
+    return math.sqrt(2 * max(averaged(multiplied([one, one]), sizes), 0.0)) / 2 / math.log(2)
+
+
+def mixed_sizes(signals: Sequence[Signal]) -> Sizes:
+    """Returns the sizes of a sum of signals, by their second moments."""
+    total = sum(one.second_moment for one in signals)
+    if total <= 0:
+        return {}
+    return of_sum([one.sizes or {} for one in signals], [one.second_moment / total for one in signals])
 
 
 def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Signal:

@@ -27,7 +27,7 @@ def test_shares_are_those_of_drawn_kernels(agreement):
     through = (1 - agreement) * back + agreement * weights.sum(1) ** 2
     through, back = through / through.mean(), back / back.mean()
     source = Source(activation("linear").function, 0.0, 1.0, agreement, agreement, 0.0, 0.0)
-    found = channels_of((INSIDE, INSIDE), 0.0, 0.0, source, 384, 3)
+    found = channels_of((INSIDE, INSIDE), 0.0, 1, 0.0, source, 384, 3)
     for predicted, drawn in ((1 / found.through, 1 / through), (found.returned / found.through, back / through)):
         # The 16,384 kernels behind the shares are draws, too.
         assert abs(predicted.mean() - drawn.mean()) <= 1e-12 + 5 * drawn.std() / np.sqrt(16384)
@@ -35,7 +35,7 @@ def test_shares_are_those_of_drawn_kernels(agreement):
 
 def test_with_many_taps_channels_are_alike():
     source = Source(activation("linear").function, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
-    found = channels_of((tuple(map(tuple, np.ones((3, 7)).tolist())),) * 2, 0.0, 0.0, source, 64, 3)
+    found = channels_of((tuple(map(tuple, np.ones((3, 7)).tolist())),) * 2, 0.0, 1, 0.0, source, 64, 3)
     assert np.ptp(found.through) < 1.5
     assert found.returned == pytest.approx(found.through)
 
@@ -57,7 +57,7 @@ def drawn(request):
     places, inside = windows(size, size, 3, 1, 1, "same")
     met = (tuple(map(tuple, inside.astype(float).tolist())),) * 2
     overlap = overlap_of([(inside.astype(float), places, size)] * 2)
-    return made / np.sqrt(variances), variances.ravel(), channels_of(met, overlap, 0.0, RECTIFIED, number, 3)
+    return made / np.sqrt(variances), variances.ravel(), channels_of(met, overlap, size**2, 0.0, RECTIFIED, number, 3)
 
 
 def test_a_channel_makes_what_its_law_says(drawn):

@@ -14,6 +14,7 @@ import numpy as np
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import activation_of
 from keras_autoinit.rectified import RELU, Law, rectified
+from keras_autoinit.responses import chance_of
 from keras_autoinit.rules.base import (
     Context,
     Effect,
@@ -32,11 +33,14 @@ from keras_autoinit.signals import (
     added,
     aligned,
     blended,
+    chance_between,
     constant,
     independent,
+    mixed_sizes,
     multiplied,
     summed_back,
 )
+from keras_autoinit.sizes import Sizes, larger_together, with_chance
 
 # What a model does to its inputs itself, to numbers that whoever built it knew.
 SCALINGS = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -51,7 +55,20 @@ def activation(context: Context) -> Effect | None:
 def bent(context: Context, function: Activation) -> Effect:
     """Bends every entry."""
     made, back = activated(context.signal, function)
+    made = dataclasses.replace(
+        made, sizes=with_chance(made.sizes or {}, (id(context.call), "bent"), _chance(context, function))
+    )
     return Effect((made,), lambda gradients: (back(gradients[0]),))
+
+
+def _chance(context: Context, function: Activation) -> float:
+    """Returns how uneven samples become by chance when their entries are bent: the fewer entries, the more."""
+    signal, shape = context.signal, context.shape_out()
+    if function.linear or len(shape) < 2 or signal.variance <= 0:
+        return 0.0
+    mean, variance = (float(f"{one:.3g}") for one in (signal.mean, signal.variance))
+    uneven = chance_of(function, mean, variance, signal.channels)
+    return uneven * chance_between(signal, shape)
 
 
 def _function(name: str) -> Activation:
@@ -143,7 +160,7 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
     rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
-    made = dataclasses.replace(made, parts=parts_made)
+    made = dataclasses.replace(made, parts=parts_made, sizes=_sizes_of_sum(list(firsts.values()), list(times.values())))
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
@@ -159,6 +176,11 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
         )
 
     return Effect((made,), backward)
+
+
+def _sizes_of_sum(operands: list[Operand], factors: list[float]) -> Sizes:
+    signals = [dataclasses.replace(one.signal.times(f), sizes=one.signal.sizes) for one, f in zip(operands, factors)]
+    return mixed_sizes(signals)
 
 
 def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[int | None, tuple[Law, Signal] | None]:
@@ -214,7 +236,7 @@ def divide(context: Context) -> Effect:
 
 def _product(context: Context, operands: list[Operand]) -> Effect:
     shape = context.shape_out()
-    parts = [aligned(one.signal, one.shape, shape) for one in operands]
+    parts = [_sized(aligned(one.signal, one.shape, shape)) for one in operands]
 
     def backward(gradients: Gradients) -> Gradients:
         if gradients[0] is None:
@@ -227,6 +249,10 @@ def _product(context: Context, operands: list[Operand]) -> Effect:
         return tuple(found)
 
     return Effect((multiplied(parts),), backward)
+
+
+def _sized(signal: Signal) -> Signal:
+    return signal if signal.sizes is not None else dataclasses.replace(signal, sizes={})
 
 
 @for_layers("Maximum", "Minimum")
@@ -321,7 +347,25 @@ def dropout(context: Context) -> Effect:
 
     made = dropped(context.signal)
     assert made is not None
+    if rank > 1 and together == list(range(1, rank)):
+        return _whole_samples(context, made, dropped, rate)
     return Effect((made,), lambda gradients: (dropped(gradients[0]),))
+
+
+def _whole_samples(context: Context, made: Signal, dropped: Any, rate: float) -> Effect:
+    """Drops whole samples: those that are kept are larger than others, and so are their gradients."""
+    key, variance = (id(context.call), "dropped"), -math.log(1 - rate)
+    sizes = with_chance(context.signal.sizes or {}, key, variance)
+
+    def backward(gradients: Gradients) -> Gradients:
+        if gradients[0] is None:
+            return (None,)
+        own = gradients[0].sizes or {}
+        kept = larger_together(own, {key: math.sqrt(variance)})
+        back = scale(dropped(gradients[0]), kept)
+        return (back and dataclasses.replace(back, sizes=with_chance(own, key, variance)),)
+
+    return Effect((dataclasses.replace(made, sizes=sizes),), backward)
 
 
 @for_layers("GaussianNoise")

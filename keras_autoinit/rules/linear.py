@@ -16,7 +16,8 @@ from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
 from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, for_layers, scale
 from keras_autoinit.rules.products import weighted
-from keras_autoinit.signals import Signal, constant
+from keras_autoinit.signals import Signal, chance_between, constant
+from keras_autoinit.sizes import Sizes, with_chance
 from keras_autoinit.slots import Slot, slots_of
 
 # For one axis: how much of each output's taps meets each input, which share of the taps two outputs both have
@@ -43,7 +44,7 @@ def convolution(context: Context) -> Effect:
 
 
 def _is_depthwise(layer: Any) -> bool:
-    return type(layer).__name__.startswith("Depthwise") or layer.groups == layer.filters > 1
+    return type(layer).__name__.startswith("Depthwise") or 1 < getattr(layer, "groups", 1) == layer.filters
 
 
 def _channel_by_channel(context: Context, effect: Effect) -> Effect:
@@ -56,7 +57,8 @@ def _channel_by_channel(context: Context, effect: Effect) -> Effect:
     def with_channels(made: Signal) -> Signal:
         profile = list(made.profile or (None,) * len(shape))
         profile[unit] = channels.through
-        return dataclasses.replace(made, profile=tuple(profile), channels=channels)
+        sizes = with_chance(context.signal.sizes or {}, (id(context.call), "channels"), channels.chance / shape[unit])
+        return dataclasses.replace(made, profile=tuple(profile), channels=channels, sizes=sizes)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
@@ -99,8 +101,9 @@ def _channels(context: Context) -> Channels | None:
         return None
     met: tuple[Met, ...] = tuple(tuple(map(tuple, np.sqrt(squares).round(3).tolist())) for squares, *_ in axes)
     unit, source = _unit_axis(layer) % len(made), _source(signal, tuple(_spatial(layer)))
+    entries = math.prod(size for *_, size in axes)
     overlap, readers = (float(f"{one:.3g}") for one in (overlap_of(axes), _other_readers(axes)))
-    return channels_of(met, overlap, readers, source, made[unit], unit)
+    return channels_of(met, overlap, entries, readers, source, made[unit], unit)
 
 
 def _windows_met(context: Context) -> list[tuple[np.ndarray, np.ndarray, int]]:
@@ -224,7 +227,7 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         made = _renamed(signal.times(math.sqrt(power)), *names)
     if shape and len(made.along) != len(shape):
         made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
-    before = _with_bias(context.layer, made)
+    before = dataclasses.replace(_with_bias(context.layer, made), sizes=_sizes_mixed(context, slot, made))
     after, back = _bent_inside(context, before)
     growth = context.growth * _positions_lost(taps)
 
@@ -235,6 +238,20 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         return (_back_through(_back(gradient, power * growth, unit, rank), taps),)
 
     return Effect((after,), backward, before)
+
+
+def _sizes_mixed(context: Context, slot: Slot, made: Signal) -> Sizes:
+    """Returns the sizes of samples behind a mixing: few units are uneven by chance.
+
+    Of an orthogonal matrix, which keeps lengths, only if it has fewer columns than rows.
+    """
+    sizes, shape = context.signal.sizes or {}, context.shape_out()
+    if len(shape) < 2 or _is_depthwise(context.layer):
+        return sizes
+    lost = 1.0
+    if getattr(context.weights, "orthogonal", False):
+        lost = max(1 - shape[-1] / max(_fan_in(context.layer, slot), 1.0), 0.0)
+    return with_chance(sizes, (id(context.call), "mixed"), 2 * lost * chance_between(made, shape))
 
 
 def _bent_inside(context: Context, signal: Signal) -> Any:

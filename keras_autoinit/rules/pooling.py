@@ -15,9 +15,10 @@ import numpy as np
 from keras_autoinit.activations import Activation, known
 from keras_autoinit.functions import error_function
 from keras_autoinit.responses import hermite_grid
-from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.rules.base import Context, Effect, Gradients, activated, axes_of, for_layers, for_operations, scale
 from keras_autoinit.rules.linear import taps_met
 from keras_autoinit.signals import Shape, Signal, averaged_signal, sum_over
+from keras_autoinit.sizes import to_power
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})
@@ -46,7 +47,9 @@ def reduced(context: Context, axes: tuple[int, ...], keepdims: bool, mean: bool)
     sizes = {axis: float(shape[axis]) if shape else 1.0 for axis in axes}
     count = math.prod(sizes.values())
     whole = averaged_signal(context.signal, sizes)
+    power = _power_of_average(context.signal, whole, sizes)
     whole = whole if mean else whole.times(count)
+    whole = dataclasses.replace(whole, sizes=to_power(context.signal.sizes or {}, power))
     made = whole if keepdims else _without(whole, axes)
     factor = count**-2 if mean else 1.0
     rank = len(context.signal.along)
@@ -56,6 +59,19 @@ def reduced(context: Context, axes: tuple[int, ...], keepdims: bool, mean: bool)
         return (None if gradient is None else _spread_over(gradient, axes, rank, keepdims),)
 
     return Effect((made,), backward)
+
+
+def _power_of_average(signal: Signal, whole: Signal, sizes: dict[int, float]) -> float:
+    """Returns the power of a sample's square with which that of its average goes: the mean may grow faster."""
+    if signal.bent is None or not signal.sizes or whole.second_moment <= 0 or 0 in sizes:
+        return 1.0
+    function, source = signal.bent
+    step = 1.1
+    more = dataclasses.replace(source.times(math.sqrt(step)), channels=source.channels, sizes=source.sizes)
+    bases = [activated(one, function)[0] for one in (source, more)]
+    before, after = (averaged_signal(one, sizes).second_moment for one in bases)
+    squares = bases[1].second_moment / bases[0].second_moment
+    return math.log(after / before) / math.log(squares) if min(after, before) > 0 and squares > 1 else 1.0
 
 
 def _without(signal: Signal, axes: tuple[int, ...]) -> Signal:
