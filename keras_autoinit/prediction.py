@@ -16,7 +16,7 @@ from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import activated
 from keras_autoinit.signals import LARGEST, Signal, added, fitting, independent, mixed_sizes
-from keras_autoinit.sizes import with_chance
+from keras_autoinit.sizes import bounded, with_chance
 from keras_autoinit.slots import Slot
 
 
@@ -168,7 +168,8 @@ def _sized(signal: Signal, made_from: Sequence[Signal]) -> Signal:
     """Returns a signal with sizes of samples: those of what it was made from, where the rule does not say."""
     if signal.mean_power is None and made_from:
         signal = dataclasses.replace(signal, mean_power=made_from[0].mean_power)
-    return signal if signal.sizes is not None else dataclasses.replace(signal, sizes=mixed_sizes(made_from))
+    sizes = mixed_sizes(made_from) if signal.sizes is None else signal.sizes
+    return dataclasses.replace(signal, sizes=bounded(sizes))
 
 
 def _whole(parts: list[Signal] | None) -> Signal | None:

@@ -23,6 +23,8 @@ Sizes = Mapping[Hashable, float]
 BATCH = 32
 # Of a batch in rising order, so many are taken together: single ones at the ends.
 GROUPS = (1, 3, 7, 10, 7, 3, 1)
+# Of logarithms that vary by more, one sample of a batch is all there is: more makes no difference, and no number.
+ALONE = 16.0
 
 
 def covariance(first: Sizes, second: Sizes) -> float:
@@ -87,6 +89,14 @@ def product(several: Iterable[Sizes]) -> Sizes:
         for key, value in sizes.items():
             found[key] = found.get(key, 0.0) + value
     return found
+
+
+def bounded(sizes: Sizes) -> Sizes:
+    """Returns sizes that vary no more than matters."""
+    variance = covariance(sizes, sizes)
+    if not math.isfinite(variance):
+        return {}
+    return to_power(sizes, math.sqrt(ALONE / variance)) if variance > ALONE else sizes
 
 
 def with_chance(sizes: Sizes, key: Hashable, variance: float) -> Sizes:

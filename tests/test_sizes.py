@@ -82,6 +82,14 @@ def test_samples_grow_apart_behind_swish():
     assert covariance(sizes, sizes) == pytest.approx(np.mean(found), abs=5 * np.std(found) / math.sqrt(len(found)))
 
 
+def test_a_normalization_written_by_hand_makes_samples_alike():
+    inputs = keras.Input((64,))
+    hidden = stack(inputs, 3, 64)
+    scaled = hidden * keras.ops.rsqrt(keras.ops.mean(keras.ops.square(hidden), axis=-1, keepdims=True) + 1e-6)
+    graph = read(keras.Model(inputs, scaled))
+    assert not follow(graph, Given()).signals[graph.outputs[0]].sizes
+
+
 def test_dropped_samples_get_no_gradient_and_the_others_more():
     """Of a branch that is dropped in half of the samples, the trunk's and the branch's gradients go together."""
     drop = layers.Dropout(0.5, noise_shape=(None, 1), seed=0)

@@ -237,6 +237,9 @@ def divide(context: Context) -> Effect:
 def _product(context: Context, operands: list[Operand]) -> Effect:
     shape = context.shape_out()
     parts = [_sized(aligned(one.signal, one.shape, shape)) for one in operands]
+    if any(_made_by(context, one, "Rsqrt", "Reciprocal") for one in operands):
+        # Samples are divided by their own size: a normalization written out by hand.
+        parts = [dataclasses.replace(part, sizes={}) for part in parts]
 
     def backward(gradients: Gradients) -> Gradients:
         if gradients[0] is None:
@@ -244,11 +247,16 @@ def _product(context: Context, operands: list[Operand]) -> Effect:
         found = []
         for index, number in enumerate(context.call.inputs):
             others = [part for one, part in zip(operands, parts) if one.number != number]
-            product = multiplied([gradients[0], *others])
+            product = multiplied([_sized(gradients[0]), *others])
             found.append(_to(product, shape, context.shape_in(index)))
         return tuple(found)
 
     return Effect((multiplied(parts),), backward)
+
+
+def _made_by(context: Context, operand: Operand, *names: str) -> bool:
+    maker = None if operand.number is None else context.graph.maker(operand.number)
+    return maker is not None and type(maker.operation).__name__ in names
 
 
 def _sized(signal: Signal) -> Signal:
