@@ -11,16 +11,18 @@ from typing import Literal
 from keras_autoinit.attention import mimetic_start
 from keras_autoinit.by_table import feeds_of, kept_weights, role_of, told
 from keras_autoinit.errors import SchemeError
-from keras_autoinit.graphs import Graph, Place
+from keras_autoinit.graphs import Call, Graph, Place
 from keras_autoinit.linear_start import LinearStart, Part, mirrored_decisions
+from keras_autoinit.merges import MERGES, NORMALIZATIONS
 from keras_autoinit.methods import FromGraph
 from keras_autoinit.plans import Decision
 from keras_autoinit.positions import tables_start
 from keras_autoinit.prediction import Prediction, follow
 from keras_autoinit.recipes import Recipe
+from keras_autoinit.responses import chance_of, powers_of
 from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
-from keras_autoinit.signals import chance_of_spread
+from keras_autoinit.signals import Signal, chance_of_square
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
@@ -38,6 +40,8 @@ ATTENTION_DEFAULT: AttentionStart = "mimetic"
 ALARMING = 1e4
 # A spread that may be off by more, at two standard errors and in logarithms of two, is worth one too.
 UNSURE = 0.5
+# Over so little of a logarithm a function's power is that at one size.
+SMALL = 0.01
 
 
 _OPTIONS = (
@@ -288,11 +292,11 @@ def _widening(slot: Slot, shape: tuple[int, ...], taps: int) -> float:
 
 def _chance_notes(solver: Solver, prediction: Prediction) -> list[str]:
     """Names the layers of which one draw of the weights may make another spread than all draws on average."""
-    found = []
+    chances, found = _chances(solver, prediction), []
     for key, (place, _) in solver.places.items():
-        tensors = [tensor for call in solver.uses[key] for tensor in call.outputs[:1] if tensor in prediction.signals]
-        spec = solver.graph.specs.get(tensors[0]) if tensors else None
-        if spec and 2 * chance_of_spread(prediction.signals[tensors[0]], spec.shape) > UNSURE:
+        tensors = [tensor for call in solver.uses[key] for tensor in call.outputs[:1]]
+        # The standard error of a spread is half that of its square.
+        if any(math.sqrt(chances.get(tensor, 0.0)) / math.log(2) > UNSURE for tensor in tensors):
             found.append(place.path)
     if not found:
         return []
@@ -301,6 +305,45 @@ def _chance_notes(solver: Solver, prediction: Prediction) -> list[str]:
         "Few units that make nearly the same of every sample are few numbers: one draw of their weights may make a "
         f"spread that is more than 1.4 times as large or as small as predicted, in {listed}."
     ]
+
+
+def _chances(solver: Solver, prediction: Prediction) -> dict[int, float]:
+    """Returns how uneven the mean square of what each weight makes is over draws, since the last normalization."""
+    mixing = {id(call) for calls in solver.uses.values() for call in calls}
+    found: dict[int, float] = {}
+    made: dict[int, float] = {}
+    for call in solver.graph.calls:
+        for tensor in call.outputs:
+            signal, spec = prediction.signals[tensor], solver.graph.specs.get(tensor)
+            if spec is None or _normalizes(solver.graph, call):
+                continue
+            found[tensor] = _inherited(call, signal, prediction, found)
+            if id(call) in mixing:
+                found[tensor] += chance_of_square(prediction.before.get(id(call), signal), spec.shape)
+                made[tensor] = found[tensor]
+            if signal.bent is not None and call.inputs and signal is not prediction.signals[call.inputs[0]]:
+                function, source = signal.bent
+                given = (function, round(source.mean, 2), round(source.variance, 2), source.channels)
+                # A gate is nearly the same whatever it is given.
+                found[tensor] *= powers_of(*given, SMALL)[0] ** 2
+                found[tensor] += chance_of(*given) * chance_of_square(source, spec.shape) / 2
+    return made
+
+
+def _inherited(call: Call, signal: Signal, prediction: Prediction, found: Mapping[int, float]) -> float:
+    """Returns the chance of what a call takes: of a sum, by the squares of the parts' shares."""
+    parts = [(prediction.signals[one].second_moment, found.get(one, 0.0)) for one in set(call.inputs)]
+    if type(call.operation).__name__ not in MERGES:
+        return max((chance for _, chance in parts), default=0.0)
+    total = max(signal.second_moment, 1e-300)
+    return sum(min(size / total, 1.0) ** 2 * chance for size, chance in parts)
+
+
+def _normalizes(graph: Graph, call: Call) -> bool:
+    """Whether a call divides by the spread of what it is given, as a layer or by hand."""
+    makers = [graph.maker(tensor) for tensor in call.inputs]
+    by_hand = any(maker is not None and type(maker.operation).__name__ == "Rsqrt" for maker in makers)
+    return isinstance(call.operation, NORMALIZATIONS) or by_hand
 
 
 def _stretch_notes(solver: Solver) -> list[str]:

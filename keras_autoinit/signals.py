@@ -300,11 +300,10 @@ def chance_between(signal: Signal, shape: Shape) -> float:
     return max((1 - alike[1] ** 2) / positions + (1 - 1 / positions) * apart, 0.0) / units
 
 
-def chance_of_spread(signal: Signal, shape: Shape) -> float:
-    """Returns how far one draw's spread may be off, in logarithms of two: a standard error of a batch's mean square.
+def chance_of_square(signal: Signal, shape: Shape) -> float:
+    """Returns how uneven one draw's mean square is: of Gaussians, twice the mean of their correlations' squares.
 
-    A mean square of Gaussians of correlation `r` is off by twice the mean of `r^2`, when squared: few units that make
-    the same of all samples are few numbers.
+    Few units that make the same of all samples are few numbers.
     """
     if signal.variance <= 0 or len(shape) != len(signal.along):
         return 0.0
@@ -313,7 +312,7 @@ def chance_of_spread(signal: Signal, shape: Shape) -> float:
     )
     one = Signal(1.0, 0.0, along, apart=apart)
     sizes = {axis: float(BATCH if axis == 0 else size) for axis, size in enumerate(shape)}
-    return math.sqrt(2 * max(averaged(multiplied([one, one]), sizes), 0.0)) / 2 / math.log(2)
+    return 2 * max(averaged(multiplied([one, one]), sizes), 0.0)
 
 
 def mixed_sizes(signals: Sequence[Signal]) -> Sizes:
