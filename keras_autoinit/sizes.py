@@ -54,7 +54,7 @@ def log_mean(variance: float) -> float:
 
     Example:
         >>> round(log_mean(0.1), 3), round(log_mean(9.0), 1)
-        (0.05, 2.8)
+        (0.05, 3.6)
     """
     places, shares = typical_batch()
     return float(np.log(shares @ np.exp(math.sqrt(variance) * places)))
