@@ -79,10 +79,12 @@ def inputs_for(model: keras.Model, source: np.random.Generator) -> Any:
 
 
 def _raw(model: keras.Model, values: np.ndarray) -> np.ndarray:
-    """Returns what a model that centres its input by given numbers turns into these values."""
-    for layer in model.layers[:4]:
+    """Returns what a model that centres and scales its input by given numbers turns into these values."""
+    for layer in reversed(model.layers[:4]):
         if isinstance(layer, keras.layers.Normalization) and layer.input_mean is not None:
             values = values * np.sqrt(np.ravel(layer.input_variance)) + np.ravel(layer.input_mean)
+        elif isinstance(layer, keras.layers.Rescaling):
+            values = (values - np.array(layer.offset)) / np.array(layer.scale)
     return values.astype("float32") if values.dtype == np.float64 else values
 
 

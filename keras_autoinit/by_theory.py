@@ -11,15 +11,18 @@ from typing import Literal
 from keras_autoinit.attention import mimetic_start
 from keras_autoinit.by_table import feeds_of, kept_weights, role_of, told
 from keras_autoinit.errors import SchemeError
-from keras_autoinit.graphs import Graph, Place
+from keras_autoinit.graphs import Call, Graph, Place
 from keras_autoinit.linear_start import LinearStart, Part, mirrored_decisions
+from keras_autoinit.merges import MERGES, NORMALIZATIONS
 from keras_autoinit.methods import FromGraph
 from keras_autoinit.plans import Decision
 from keras_autoinit.positions import tables_start
 from keras_autoinit.prediction import Prediction, follow
 from keras_autoinit.recipes import Recipe
+from keras_autoinit.responses import chance_of, powers_of
 from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
+from keras_autoinit.signals import Signal, chance_of_square
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
@@ -36,6 +39,10 @@ ATTENTION_DEFAULT: AttentionStart = "mimetic"
 
 # A signal or a gradient that changes by more than this end to end is worth a note.
 ALARMING = 1e4
+# A spread that may be off by more, at two standard errors and in logarithms of two, is worth one too.
+UNSURE = 0.5
+# Over so little of a logarithm a function's power is that at one size.
+SMALL = 0.01
 
 
 _OPTIONS = (
@@ -127,7 +134,8 @@ class Theory(FromGraph):
             for slot in place.slots
         )
         rows, unknown = _as_far_as_known(_remarked(rows, remarks))
-        return rows, (*prediction.notes, *_stretch_notes(solver), *notes, *unknown)
+        chance = _chance_notes(solver, prediction)
+        return rows, (*prediction.notes, *_stretch_notes(solver), *chance, *notes, *unknown)
 
     def _followed(self, graph: Graph, selection: Selection, fixed: Mapping[str, Fixed]) -> tuple[Solver, Prediction]:
         # What those two say nothing of is balanced.
@@ -293,6 +301,62 @@ def _widening(slot: Slot, shape: tuple[int, ...], taps: int) -> float:
     rows = math.prod(shape[axis] for axis in slot.axes.inputs) / taps
     columns = math.prod(shape[axis] for axis in slot.axes.outputs if axis not in slot.axes.inputs)
     return max(1.0, columns / slot.axes.blocks / max(rows, 1))
+
+
+def _chance_notes(solver: Solver, prediction: Prediction) -> list[str]:
+    """Names the layers of which one draw of the weights may make another spread than all draws on average."""
+    chances, found = _chances(solver, prediction), []
+    for key, (place, _) in solver.places.items():
+        tensors = [tensor for call in solver.uses[key] for tensor in call.outputs[:1]]
+        # The standard error of a spread is half that of its square.
+        if any(math.sqrt(chances.get(tensor, 0.0)) / math.log(2) > UNSURE for tensor in tensors):
+            found.append(place.path)
+    if not found:
+        return []
+    listed = ", ".join(dict.fromkeys(found))
+    return [
+        "Few units that make nearly the same of every sample are few numbers: one draw of their weights may make a "
+        f"spread that is more than 1.4 times as large or as small as predicted, in {listed}."
+    ]
+
+
+def _chances(solver: Solver, prediction: Prediction) -> dict[int, float]:
+    """Returns how uneven the mean square of what each weight makes is over draws, since the last normalization."""
+    mixing = {id(call) for calls in solver.uses.values() for call in calls}
+    found: dict[int, float] = {}
+    made: dict[int, float] = {}
+    for call in solver.graph.calls:
+        for tensor in call.outputs:
+            signal, spec = prediction.signals[tensor], solver.graph.specs.get(tensor)
+            if spec is None or _normalizes(solver.graph, call):
+                continue
+            found[tensor] = _inherited(call, signal, prediction, found)
+            if id(call) in mixing:
+                found[tensor] += chance_of_square(prediction.before.get(id(call), signal), spec.shape)
+                made[tensor] = found[tensor]
+            if signal.bent is not None and call.inputs and signal is not prediction.signals[call.inputs[0]]:
+                function, source = signal.bent
+                given = (function, round(source.mean, 2), round(source.variance, 2), source.channels)
+                # A gate is nearly the same whatever it is given.
+                found[tensor] *= powers_of(*given, SMALL)[0] ** 2
+                found[tensor] += chance_of(*given) * chance_of_square(source, spec.shape) / 2
+    return made
+
+
+def _inherited(call: Call, signal: Signal, prediction: Prediction, found: Mapping[int, float]) -> float:
+    """Returns the chance of what a call takes: of a sum, by the squares of the parts' shares."""
+    parts = [(prediction.signals[one].second_moment, found.get(one, 0.0)) for one in set(call.inputs)]
+    if type(call.operation).__name__ not in MERGES:
+        return max((chance for _, chance in parts), default=0.0)
+    total = max(signal.second_moment, 1e-300)
+    return sum(min(size / total, 1.0) ** 2 * chance for size, chance in parts)
+
+
+def _normalizes(graph: Graph, call: Call) -> bool:
+    """Whether a call divides by the spread of what it is given, as a layer or by hand."""
+    makers = [graph.maker(tensor) for tensor in call.inputs]
+    by_hand = any(maker is not None and type(maker.operation).__name__ == "Rsqrt" for maker in makers)
+    return isinstance(call.operation, NORMALIZATIONS) or by_hand
 
 
 def _stretch_notes(solver: Solver) -> list[str]:

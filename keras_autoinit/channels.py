@@ -1,59 +1,197 @@
-"""What each channel of a depthwise kernel lets through: few taps, so that channels differ.
+"""What the channels of a depthwise convolution do: few taps, so that they differ, and are no Gaussians.
 
 A sum of nine squared weights is often half or twice its mean. A normalization behind it evens the
 channels out, and so passes back more than one over the mean: `E 1/v > 1/(E v)`. The kernel itself
-takes that off again, since it passes back `b = sum w^2` where it has let through `v = w' C w`, which
-is the same if neighbours do not correlate.
+takes that off again, since it passes back `b = sum w^2` where it has let through `v = w' C w`, with
+`C` the covariance of what the taps meet: the signal's own variance, and where a tap is beyond the
+border of some windows, the mean that it misses there.
+
+What such a channel makes is a sum of a few rectified numbers, fewer at the border: its tails are
+heavier than a Gaussian's, and the next activation makes less of a mean of it. And two windows that
+overlap see the same numbers through other weights: what they make agrees in some channels and is
+opposed in others, which leaves nothing of a mean but is no less there behind the next activation.
 """
 
 from __future__ import annotations
 
 import functools
+import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from keras_autoinit.functions import error_function
+from keras_autoinit.responses import hermite_grid
+
 # Kernels over which the law of a channel is taken; fixed, so that every plan is the same.
-DRAWS = 4096
+DRAWS = 16384
+# Kernels, and windows that each of them meets, for the law of what they make.
+KERNELS, WINDOWS = 256, 1024
 # Schemes cut Gaussians off at two spreads.
 CUT = 2.0
 # With more terms, channels differ by a few per cent.
 FEW = 64
 
+# Of one axis, for each window, how large what each tap meets is: nothing beyond the border.
+Met = tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the taps meet, relative to its second moment.
+
+    Attributes:
+        function: has made it from Gaussians.
+        mean: of the Gaussians.
+        spread: theirs.
+        alike: the correlation of the Gaussians of two positions of one sample.
+        within: how far two positions of one sample agree.
+        over: how far two samples agree, at the same position.
+        common: how far all samples and positions agree.
+    """
+
+    function: Any
+    mean: float
+    spread: float
+    alike: float
+    within: float
+    over: float
+    common: float
+
+
+@dataclass(frozen=True, eq=False)
+class Channels:
+    """What channels do.
+
+    Attributes:
+        through: what each of them lets through, with mean one, in rising order. Each stands for a part of all
+            kernels, whose mean of `1 / v` it has.
+        returned: what each passes back over what it lets through, likewise.
+        law: what a channel makes, with mean zero and unit variance, as a rising function of a Gaussian: its
+            values on `hermite_grid`.
+        patterned: the share that all samples have in common of what a normalized channel makes, over that
+            of all channels' mean.
+        axis: that of the channels.
+        unlike: the mean squared correlation of what one channel makes at two positions of one sample.
+        chance: how uneven it is of what does not go with the squares that the channel reads.
+        uneven: how uneven a sample's variance is, `E v^2 / (E v)^2 - 1`.
+        share: of one tap in the variance of what it makes, where it meets an entry.
+        together: of two taps that read one entry, the product of their correlations with what they make, summed
+            over all other readers of an entry that one tap reads.
+        lasting: the share of the variance that samples have in common because the signal has, not by borders.
+    """
+
+    through: np.ndarray
+    returned: np.ndarray
+    law: np.ndarray
+    patterned: float
+    unlike: float
+    axis: int
+    chance: float
+    uneven: float
+    share: float
+    together: float
+    lasting: float
+
 
 @functools.lru_cache(maxsize=256)
-def channel_shares(inside: tuple[float, ...], agreement: float, channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what each of so many channels lets through, and what it passes back, with mean one.
-
-    Channels stand in rising order. Each stands for a part of all kernels: its two shares have the
-    means of `1 / v` and of `b / v` over that part.
+def channels_of(
+    met: tuple[Met, ...], overlap: float, entries: int, readers: float, source: Source, count: int, axis: int
+) -> Channels:
+    """Returns what so many channels of a depthwise convolution do.
 
     Args:
-        inside: for each tap, how often it meets an entry: beyond the border it meets none.
-        agreement: the correlation of the entries that two taps of one window meet.
-        channels: how many there are.
-
-    Example:
-        >>> through, back = channel_shares((1.0,) * 9, 0.0, 512)
-        >>> [round(float(np.mean(one)), 2) for one in (through, 1 / through, back / through)]
-        [1.0, 1.2, 1.0]
+        met: for each axis of positions, how its windows meet the signal.
+        overlap: of two windows in different places, how many entries both meet, on average.
+        entries: how many entries a sample has.
+        readers: how many other windows read an entry that one reads, on average.
+        source: the signal.
+        count: how many channels there are.
+        axis: theirs.
     """
-    weights, often = _kernels(len(inside)), np.sqrt(np.array(inside))
-    back = (weights * often) ** 2 @ np.ones(len(inside))
-    through = (1 - agreement) * back + agreement * (weights @ often) ** 2
-    through, back = through / through.mean(), back / back.mean()
-    order = np.array_split(np.argsort(through), channels)
-    inverse = np.array([np.mean(1 / through[part]) for part in order if len(part)])
-    returned = np.array([np.mean(back[part] / through[part]) for part in order if len(part)])
-    # More channels than draws: neighbours are alike.
-    places = np.linspace(0, len(inverse) - 1, channels).round().astype(int)
-    return 1 / inverse[places], (returned / inverse)[places]
+    axes = [np.array(one) for one in met]
+    both = functools.reduce(np.kron, [one.T @ one / len(one) for one in axes])
+    often = functools.reduce(np.kron, [one.mean(0) for one in axes])
+    kernels = _kernels(len(often))
+    own, crossed, whole = kernels**2 @ np.diag(both), _form(kernels, both), (kernels @ often) ** 2
+    through = (1 - source.within) * own + source.within * crossed - source.common * whole
+    through = np.maximum(through, 1e-12 * own)
+    lasting = (source.over - source.common) * own
+    shared = lasting + source.common * (crossed - whole)
+    patterned = np.mean(shared / through) * through.mean() / shared.mean() if shared.mean() > 1e-9 else 1.0
+    unlike = (1 - source.within) ** 2 * overlap / np.mean(through**2)
+    law = _law(axes, source)
+    uneven, read = _unevenness(math.prod(map(len, axes)), entries, law, unlike, source)
+    return Channels(
+        *_in_parts(through / through.mean(), own / own.mean(), count),
+        law,
+        float(patterned),
+        float(unlike),
+        axis,
+        max(uneven - read, 0.0),
+        uneven,
+        (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
+        (1 - source.within) / float(through.mean()) * readers,
+        float(lasting.mean() / through.mean()),
+    )
+
+
+def _unevenness(positions: int, entries: int, law: np.ndarray, unlike: float, source: Source) -> tuple[float, float]:
+    """Returns how uneven a sample's variance is, and that of the entries that it is made from.
+
+    It is a mean over positions of squares that are uneven, and agree in part.
+
+    Squares of two sums that have entries in common agree by `2 r^2` where they are Gaussians of
+    correlation `r`, and more where the squares of the entries themselves are uneven: `(k - 1) r^2`
+    with `k` the entries' kurtosis.
+    """
+    z, weights, _ = hermite_grid()
+    given = source.function(source.mean + source.spread * z)
+    given = given - weights @ given
+    kurtosis = [float(weights @ one**4 / max(weights @ one**2, 1e-24) ** 2) for one in (law, given)]
+    made = (kurtosis[0] - 1) / positions + (1 - 1 / positions) * (kurtosis[1] - 1) * unlike
+    return float(made), float((kurtosis[1] - 1) / entries)
+
+
+def _form(kernels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    return np.einsum("kt,kt->k", kernels @ matrix, kernels)
+
+
+def _law(axes: list[np.ndarray], source: Source) -> np.ndarray:
+    """Returns the law of what a channel makes, over its windows, and over all kernels, which have it both ways up."""
+    chance = np.random.default_rng(1)
+    places = [chance.permutation(np.arange(WINDOWS) % len(one)) for one in axes]
+    met = functools.reduce(
+        lambda a, b: (a[:, :, None] * b[:, None]).reshape(WINDOWS, -1), [one[at] for one, at in zip(axes, places)]
+    )
+    same, own = chance.standard_normal((WINDOWS, 1)), chance.standard_normal(met.shape)
+    gaussians = source.mean + source.spread * (np.sqrt(source.alike) * same + np.sqrt(1 - source.alike) * own)
+    made = (met * source.function(gaussians)) @ _kernels(met.shape[1])[:KERNELS].T
+    made -= made.mean(0)
+    sizes = np.sort(np.abs(made / np.maximum(np.sqrt((made**2).mean(0)), 1e-12)).ravel())
+    z, weights, _ = hermite_grid()
+    shares = error_function(np.abs(z) / np.sqrt(2))
+    values = np.sign(z) * np.interp(shares * len(sizes) - 0.5, np.arange(len(sizes)), sizes, left=0.0)
+    return values / np.sqrt(weights @ values**2)
+
+
+def _in_parts(through: np.ndarray, back: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what so many equal parts of all kernels let through and pass back, by their means of `1 / v`, `b / v`."""
+    order = np.argsort(through)
+    edges = np.linspace(0, len(order), count + 1)
+    inverse, returned = (
+        np.diff(np.interp(edges, np.arange(len(order) + 1), np.concatenate([[0.0], np.cumsum(one[order])])))
+        for one in (1 / through, back / through)
+    )
+    return len(order) / count / inverse, returned / inverse
 
 
 @functools.lru_cache(maxsize=16)
 def _kernels(taps: int) -> np.ndarray:
-    """Returns kernels of truncated Gaussians."""
+    """Returns kernels of truncated Gaussians, with unit second moment."""
     source = np.random.default_rng(0)
     weights = source.standard_normal((DRAWS, taps))
     while (beyond := np.abs(weights) > CUT).any():
         weights[beyond] = source.standard_normal(int(beyond.sum()))
-    return weights
+    return weights / np.sqrt((weights**2).mean())

@@ -22,7 +22,7 @@ NORMALIZATIONS = tuple(
     if hasattr(keras.layers, name)
 )
 _SCALINGS = ("Divide", "Multiply", "Rescaling", "TrueDivide")
-_MERGES = ("Add", "Subtract", "Average")
+MERGES = ("Add", "Subtract", "Average")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Merge:
 
 def is_merge(call: Call) -> bool:
     """Whether a call adds signals."""
-    return type(call.operation).__name__ in _MERGES and len(set(call.inputs)) > 1
+    return type(call.operation).__name__ in MERGES and len(set(call.inputs)) > 1
 
 
 def merges_of(graph: Graph, order: dict[int, int]) -> dict[int, Merge]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +16,8 @@ from keras_autoinit.graphs import Call, Graph
 from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import Mirrored, activated, mirrored_by, within_pairs
-from keras_autoinit.signals import LARGEST, Signal, added, fitting, independent
+from keras_autoinit.signals import LARGEST, Signal, added, fitting, independent, mixed_sizes
+from keras_autoinit.sizes import bounded, with_chance
 from keras_autoinit.slots import Slot
 
 
@@ -78,7 +81,7 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
     signals = {} if signals is None else signals
     for number in graph.inputs:
         spec = graph.specs.get(number)
-        signals[number] = independent(spec.shape if spec else (2, 1))
+        signals[number] = _input(number, spec)
     _constants(graph, weights, signals)
     wholes, inside = _compositions(graph)
     effects: dict[int, Effect] = {}
@@ -91,7 +94,7 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
         effect = apply_rule(context) if whole is None else _composed(whole, context, signals)
         effects[id(call)] = effect
         for index, (number, signal) in enumerate(zip(call.outputs, effect.outputs)):
-            signals[number] = fitting(signal, context.shape_out(index))
+            signals[number] = _sized(fitting(signal, context.shape_out(index)), given)
             if not abs(signal.second_moment) <= LARGEST:
                 notes.append(f"What {call.name!r} makes grows without bounds: taken for a unit signal from there on.")
         if effect.before is not None:
@@ -100,6 +103,14 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
             notes.append(effect.note)
     gradients = _gradients(graph, effects, wholes, inside)
     return Prediction(graph, signals, gradients, before, tuple(notes))
+
+
+def _input(number: int, spec: Any) -> Signal:
+    """Returns the signal of independent unit numbers; samples of few are not equally large."""
+    shape = spec.shape if spec else (2, 1)
+    few = "float" in str(spec.dtype) if spec else False
+    sizes = with_chance({}, ("input", number), 2 / max(math.prod(shape[1:]), 1) if few else 0.0)
+    return dataclasses.replace(independent(shape), sizes=sizes)
 
 
 def _constants(graph: Graph, weights: Weights, signals: dict[int, Signal]) -> None:
@@ -176,14 +187,23 @@ def _gradients(
         if id(call) in inside or all(one is None for one in at_outputs):
             continue
         targets = (wholes[id(call)].source,) if id(call) in wholes else call.inputs
+        known = [one for one in at_outputs if one is not None]
         for number, gradient in zip(targets, effects[id(call)].backward(at_outputs)):
             if gradient is not None:
-                parts.setdefault(number, []).append(gradient)
+                parts.setdefault(number, []).append(_sized(gradient, known))
     return found
+
+
+def _sized(signal: Signal, made_from: Sequence[Signal]) -> Signal:
+    """Returns a signal with sizes of samples: those of what it was made from, where the rule does not say."""
+    if signal.mean_power is None and made_from:
+        signal = dataclasses.replace(signal, mean_power=made_from[0].mean_power)
+    sizes = mixed_sizes(made_from) if signal.sizes is None else signal.sizes
+    return dataclasses.replace(signal, sizes=bounded(sizes))
 
 
 def _whole(parts: list[Signal] | None) -> Signal | None:
     """Returns the sum of what comes back along several ways."""
     if not parts:
         return None
-    return parts[0] if len(parts) == 1 else added(parts)
+    return parts[0] if len(parts) == 1 else _sized(added(parts), parts)

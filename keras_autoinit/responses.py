@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_autoinit.activations import Activation
+from keras_autoinit.sizes import log_mean, typical_batch
 
 # Fine enough that a kink between two nodes shifts no moment by more than 1e-4.
 NODES = 1601
@@ -32,6 +35,8 @@ class Response:
         slope: `E f'(z)^2`.
         powers: squared Hermite coefficients of `f`, from order zero.
         slope_powers: the same of `f'`.
+        turn: the mean of the second derivative times that of the fourth, for a unit Gaussian.
+        apart: for two different samples, whose sizes have nothing to do with each other, what `powers` are for one.
     """
 
     mean: float
@@ -39,10 +44,17 @@ class Response:
     slope: float
     powers: tuple[float, ...]
     slope_powers: tuple[float, ...]
+    turn: float = 0.0
+    apart: tuple[float, ...] = ()
 
-    def covariance(self, correlation: float) -> float:
-        """Returns `E f(z) f(z')` for two Gaussians of this correlation."""
-        return series(self.powers, self.second_moment, correlation)
+    def covariance(self, correlation: float, unlike: float = 0.0) -> float:
+        """Returns `E f(z) f(z')` for two Gaussians of this correlation, or of such whose correlations vary about it."""
+        # Half the second derivative of the sum below, at no correlation.
+        return series(self.powers, self.second_moment, correlation) + self.powers[2] * unlike
+
+    def between_samples(self, correlation: float) -> float:
+        """Returns `E f(z) f(z')` of two samples."""
+        return series(self.apart or self.powers, sum(self.apart) or self.second_moment, correlation)
 
     def slope_covariance(self, correlation: float) -> float:
         """Returns `E f'(z) f'(z')`."""
@@ -50,44 +62,120 @@ class Response:
 
 
 @functools.lru_cache(maxsize=4096)
-def respond(function: Activation, mean: float, variance: float) -> Response:
+def respond(function: Activation, mean: float, variance: float, channels: Any = None) -> Response:
     """Integrates an activation against a Gaussian.
 
     Args:
         function: an elementwise activation.
         mean: the Gaussian's mean.
         variance: its variance; at zero the Gaussian is one number.
+        channels: what has made a signal that is no Gaussian, but a function of one.
     """
     _, weights, polynomials = hermite_grid()
     spread = math.sqrt(max(variance, 1e-24))
-    values, slopes, between = _on_grid(function, mean, spread)
+    values, slopes, between = _on_grid(function, mean, spread, channels)
     coefficients = polynomials @ (weights * values)
-    orders = np.sqrt(np.arange(1, ORDERS + 1))
+    slope_coefficients = (polynomials[:-1, 1:] + polynomials[:-1, :-1]) / 2 @ (between * slopes)
     return Response(
         float(coefficients[0]),
         float(weights @ values**2),
         float(between @ slopes**2 / between.sum()),
         tuple((coefficients**2).tolist()),
-        tuple(((coefficients[1:] * orders / spread) ** 2).tolist()),
+        tuple((slope_coefficients**2).tolist()),
+        float(math.sqrt(6) * slope_coefficients[1] * slope_coefficients[3]),
     )
 
 
-def slope_where(function: Activation, mean: float, variance: float, tilt: np.ndarray) -> float:
+@functools.lru_cache(maxsize=4096)
+def respond_unevenly(
+    function: Activation, mean: float, variance: float, channels: Any, uneven: float, shift: float = 0.0
+) -> Response:
+    """Integrates an activation against Gaussians of which some are larger than others.
+
+    Args:
+        function: an elementwise activation.
+        mean: the mean of all.
+        variance: that of all.
+        channels: what has made a signal that is no Gaussian, but a function of one.
+        uneven: the variance of the logarithm of their squares.
+        shift: how much larger, in the logarithm, those are that count.
+    """
+    places, shares = typical_batch()
+    found = _responses(function, mean, variance, channels, shift - log_mean(uneven) + math.sqrt(uneven) * places)
+
+    def over(name: str) -> np.ndarray:
+        return np.asarray(shares @ np.array([getattr(one, name) for one in found]))
+
+    # A coefficient has the same sign in large samples as in small ones, or is next to nothing.
+    apart = (shares @ np.sqrt(np.array([one.powers for one in found]))) ** 2
+    return Response(
+        float(over("mean")),
+        float(over("second_moment")),
+        float(over("slope")),
+        tuple(over("powers").tolist()),
+        tuple(over("slope_powers").tolist()),
+        float(over("turn")),
+        tuple(apart.tolist()),
+    )
+
+
+def _responses(
+    function: Activation, mean: float, variance: float, channels: Any, logs: Sequence[float] | np.ndarray
+) -> list[Response]:
+    """Returns the responses to Gaussians whose squares are larger by these logarithms, to three digits."""
+    factors = [float(f"{math.exp(log):.3g}") for log in logs]
+    return [respond(function, math.sqrt(factor) * mean, factor * variance, channels) for factor in factors]
+
+
+@functools.lru_cache(maxsize=1024)
+def powers_of(
+    function: Activation, mean: float, variance: float, channels: Any, uneven: float
+) -> tuple[float, float, float]:
+    """Returns the powers of a sample's square with which what is made of it goes: its square, the slope's, its mean."""
+    places, shares = typical_batch()
+    found = _responses(function, mean, variance, channels, math.sqrt(uneven) * places - log_mean(uneven))
+
+    def power(several: list[float]) -> float:
+        straight = float((shares * places) @ np.log(np.maximum(several, 1e-300)))
+        return straight / math.sqrt(uneven) if min(several) > 0 else 0.0
+
+    several = ([one.second_moment for one in found], [one.slope for one in found], [abs(one.mean) for one in found])
+    return power(several[0]), power(several[1]), power(several[2])
+
+
+@functools.lru_cache(maxsize=1024)
+def chance_of(function: Activation, mean: float, variance: float, channels: Any) -> float:
+    """Returns how uneven the squares of what a function makes are, but for what goes with the squares given to it."""
+    z, weights, _ = hermite_grid()
+    spread = math.sqrt(max(variance, 1e-24))
+    values = _on_grid(function, mean, spread, channels)[0] ** 2
+    given = (mean + spread * (z if channels is None else channels.law)) ** 2
+    whole = weights @ values
+    apart, own = given - weights @ given, values - whole
+    left = weights @ own**2 - (weights @ (own * apart)) ** 2 / max(weights @ apart**2, 1e-24)
+    return float(left / whole**2) if whole > 1e-24 else 0.0
+
+
+def slope_where(function: Activation, mean: float, variance: float, tilt: np.ndarray, channels: Any = None) -> float:
     """Returns `E t f'^2` for entries of which some count more than others, by their place on `hermite_grid`."""
-    _, slopes, between = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)))
+    _, slopes, between = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), channels)
     counts = between * (tilt[1:] + tilt[:-1]) / 2
     return float(counts @ slopes**2 / between.sum())
 
 
-def _on_grid(function: Activation, mean: float, spread: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _on_grid(
+    function: Activation, mean: float, spread: float, channels: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a function's values on the nodes, its slopes between them, and the weights there."""
     z, weights, _ = hermite_grid()
     assert function.function is not None
+    law = z if channels is None else channels.law
     with np.errstate(all="ignore"):
         values = np.nan_to_num(
-            np.asarray(function.function(mean + spread * z), np.float64), posinf=1e150, neginf=-1e150
+            np.asarray(function.function(mean + spread * law), np.float64), posinf=1e150, neginf=-1e150
         )
-    return values, np.diff(values) / np.diff(z) / spread, (weights[1:] + weights[:-1]) / 2
+        slopes = np.nan_to_num(np.diff(values) / np.diff(law) / spread)
+    return values, slopes, (weights[1:] + weights[:-1]) / 2
 
 
 def input_variance(function: Activation, wanted: float) -> float:

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_autoinit.sizes import BATCH as BATCH
+from keras_autoinit.sizes import Sizes, covariance, log_mean, of_sum, product
+
 Shape = tuple[int, ...]
-# Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
-BATCH = 32
 # What is beyond is no number to go on with.
 LARGEST = 1e60
 # The least share that counts: to a negative power, nothing would be without bounds.
@@ -47,6 +48,11 @@ class Signal:
             all of one sample, agree in neither. Empty for as little as the least of both.
         patterns: of what all samples have in common, how many independent patterns over positions
             make it up (the participation ratio); `None` for as many as there are positions.
+        channels: what each channel of a depthwise convolution has made; `None` for Gaussians.
+        steered: of a gradient that an activation has let through where a depthwise convolution made it
+            bend: `E g g' z z'` of two positions, where what was made there is `z` and `z'`.
+        sizes: how large single samples are beside the others; `None` for as large as what it was made from.
+        mean_power: with which power of a sample's square its mean goes; `None` for that of what it was made from.
     """
 
     second_moment: float
@@ -60,6 +66,10 @@ class Signal:
     joined: tuple[int, tuple[tuple[int, Signal], ...]] | None = field(default=None, repr=False, compare=False)
     apart: tuple[float, ...] = field(default=(), repr=False, compare=False)
     patterns: float | None = field(default=None, repr=False, compare=False)
+    channels: Any = field(default=None, repr=False, compare=False)
+    steered: float = field(default=0.0, repr=False, compare=False)
+    sizes: Sizes | None = field(default=None, repr=False, compare=False)
+    mean_power: float | None = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -255,11 +265,63 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
     apart = tuple(math.prod(one.agreement({0, axis}) for one in signals) for axis in range(rank))
     mean = math.prod(one.mean for one in signals)
-    product = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
+    made = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
+    made = _large_together(made, signals)
     # Where all are faint together, as at borders, the product is larger than that of the means.
     for one in signals:
-        product = weighted_by(product, one.profile, 1.0)
-    return product
+        made = weighted_by(made, one.profile, 1.0)
+    return made
+
+
+def _large_together(made: Signal, signals: Sequence[Signal]) -> Signal:
+    """Returns a product whose squares are larger where its factors are large in the same samples."""
+    sizes = [one.sizes for one in signals if one.sizes is not None]
+    if not sizes:
+        return made
+    whole = product(sizes)
+    more = math.exp(log_mean(covariance(whole, whole)) - sum(log_mean(covariance(one, one)) for one in sizes))
+    along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
+    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole)
+
+
+def chance_between(signal: Signal, shape: Shape) -> float:
+    """Returns how uneven a sample's mean square is beside those of others, over how uneven one square is.
+
+    Squares of Gaussians of correlation `r` agree by `r^2`: those of positions of one sample do, and what all samples
+    have in common makes none of them larger than another.
+    """
+    positions, units = math.prod(shape[1:-1]), max(shape[-1], 1)
+    if signal.variance <= 0:
+        return 0.0
+    axes = tuple(range(1, len(signal.along) - 1)) if positions > 1 else ()
+    pairs = [axes, (0,), (0, *axes)]
+    alike = [(signal.agreement(one) - signal.mean**2) / signal.variance if one else 0.0 for one in pairs]
+    unlike = 0.0 if signal.channels is None else signal.channels.unlike
+    apart = alike[0] ** 2 + unlike - alike[2] ** 2
+    return max((1 - alike[1] ** 2) / positions + (1 - 1 / positions) * apart, 0.0) / units
+
+
+def chance_of_square(signal: Signal, shape: Shape) -> float:
+    """Returns how uneven one draw's mean square is: of Gaussians, twice the mean of their correlations' squares.
+
+    Few units that make the same of all samples are few numbers.
+    """
+    if signal.variance <= 0 or len(shape) != len(signal.along):
+        return 0.0
+    along, apart = (
+        tuple((value - signal.mean**2) / signal.variance for value in values) for values in (signal.along, signal.apart)
+    )
+    one = Signal(1.0, 0.0, along, apart=apart)
+    sizes = {axis: float(BATCH if axis == 0 else size) for axis, size in enumerate(shape)}
+    return 2 * max(averaged(multiplied([one, one]), sizes), 0.0)
+
+
+def mixed_sizes(signals: Sequence[Signal]) -> Sizes:
+    """Returns the sizes of a sum of signals, by their second moments."""
+    total = sum(one.second_moment for one in signals)
+    if total <= 0:
+        return {}
+    return of_sum([one.sizes or {} for one in signals], [one.second_moment / total for one in signals])
 
 
 def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Signal:
@@ -288,6 +350,34 @@ def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     second_moment = sum(one.second_moment for one in weighted)
     made = Signal(second_moment, mean, along, profile=_profile_of(weighted, rank), apart=tuple(apart))
     return dataclasses.replace(made, patterns=_fewest(signals))
+
+
+def side_by_side(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]) -> Signal:
+    """Returns a blend of signals that stand side by side, each in its place on an axis.
+
+    Args:
+        whole: the blend.
+        axis: where they stand side by side.
+        parts: how long each one is there, and the signal.
+    """
+    sizes = [
+        one.second_moment * (np.ones(count) if not one.profile or one.profile[axis] is None else one.profile[axis])
+        for count, one in parts
+    ]
+    found, profile = np.concatenate(sizes), list(whole.profile or (None,) * len(whole.along))
+    profile[axis] = found / found.mean() if found.mean() > 0 else None
+    return dataclasses.replace(whole, profile=tuple(profile))
+
+
+def part_of(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
+    """Returns the gradient at a part of an axis."""
+    if gradient is None or not gradient.profile or gradient.profile[axis] is None:
+        return gradient
+    own = gradient.profile[axis][start:end]
+    part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
+    profile = list(part.profile)
+    profile[axis] = own / own.mean() if own.mean() > 0 else None
+    return dataclasses.replace(part, profile=tuple(profile), tilt=gradient.tilt)
 
 
 def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:

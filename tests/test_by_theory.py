@@ -365,3 +365,12 @@ def test_twenty_layers_end_at_a_unit_second_moment(activation):
         found.append(np.log2(second_moment(model(normal((32, 256))))))
     # Keras's defaults end 2 to 39 powers of two away.
     assert np.mean(np.abs(found)) < 1.5
+
+
+def test_a_layer_of_few_units_that_all_samples_have_in_common_is_named():
+    """An average over 256 rectified positions is the same for every sample: four units of it are four numbers."""
+    inputs = keras.Input((16, 16, 8))
+    hidden = layers.GlobalAveragePooling2D()(layers.Conv2D(32, 3, activation="relu", name="many")(inputs))
+    model = keras.Model(inputs, layers.Dense(4, name="few")(hidden))
+    (note,) = [note for note in AutoInit("theory", seed=0).plan(model).notes if "one draw" in note]
+    assert note.endswith("in few.")

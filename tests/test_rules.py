@@ -87,7 +87,7 @@ BUILDS = {
     "concatenate": (lambda x: layers.Concatenate()([x, layers.ReLU()(x)]), (256,)),
     "dropout": (lambda x: layers.Dropout(0.4, seed=0)(x), (256,)),
     "noise": (lambda x: layers.GaussianNoise(0.5, seed=0)(x), (256,)),
-    "rescaling": (lambda x: layers.Rescaling(0.5, offset=1.0)(x), (256,)),
+    "rescaling": (lambda x: layers.Rescaling(0.5, offset=1.0)(layers.Identity()(x)), (256,)),
     "arithmetic": (lambda x: ops.square(x) / 2 - 1, (256,)),
     "root_mean_square": (lambda x: x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6), (256,)),
     "centred": (lambda x: centred(layers.ReLU()(x)), (4,)),
@@ -115,6 +115,12 @@ def normalized(x):
     return layers.BatchNormalization()(x)
 
 
+def steered(x, activation="relu"):
+    """An average over positions hands the same gradient back to all of them, which meets the taps that made it pass."""
+    made = layers.Activation(activation)(normalized(layers.DepthwiseConv2D(3, padding="same")(x)))
+    return layers.GlobalAveragePooling2D()(made)
+
+
 def joined(x):
     """Two signals of other sizes, and of one of them the larger part is a mean, which a normalization takes off."""
     small = layers.Conv2D(64, 1, kernel_initializer="lecun_normal")(layers.Rescaling(0.2, offset=0.5)(x))
@@ -124,10 +130,24 @@ def joined(x):
 # What stands between an activation and the end; the gradient in front of it all is looked at.
 BACKWARD = {
     "depthwise, normalized": (lambda x: normalized(layers.DepthwiseConv2D(3, padding="same")(x)), (8, 8, 256)),
+    "depthwise, steered": (lambda x: steered(x), (4, 4, 256)),
+    "depthwise, steered from large entries": (lambda x: steered(layers.ReLU()(x)), (2, 2, 512)),
+    "depthwise, steered by swish": (lambda x: steered(layers.ReLU()(x), "swish"), (4, 4, 256)),
     "relu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.ReLU()(x)), (8, 8, 64)),
+    "convolution, max_pooling": (
+        lambda x: layers.MaxPooling2D(3, 2, padding="same")(layers.Conv2D(256, 3, padding="same")(x)),
+        (5, 5, 32),
+    ),
     "gelu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.Activation("gelu")(x)), (8, 8, 64)),
     "padded": (lambda x: layers.Conv2D(128, 3)(layers.ZeroPadding2D(1)(x)), (4, 4, 64)),
     "joined": (joined, (8, 8, 64)),
+    "open beside half open": (
+        lambda x: layers.ReLU()(layers.Concatenate()([layers.Rescaling(2.0, offset=9.0)(x), x])),
+        (256,),
+    ),
+    "every second": (lambda x: layers.AveragePooling2D(1, 2)(x), (8, 8, 64)),
+    "average_pooling, overlapping": (lambda x: layers.AveragePooling2D(3, 2, padding="same")(x), (8, 8, 64)),
+    "separable, strided": (lambda x: layers.SeparableConv2D(128, 5, 2, padding="same")(x), (8, 8, 128)),
     "border, silu": (
         lambda x: layers.Conv2D(256, 5, padding="same")(
             layers.Activation("silu")(layers.Conv2D(256, 5, padding="same", kernel_initializer="he_normal")(x))
@@ -164,10 +184,21 @@ BORDERS = {
 }
 
 
+def ones(x):
+    """Of an input that is scaled itself, a scaling is taken to make a unit signal."""
+    return layers.Rescaling(0.0, offset=1.0)(layers.Identity()(x))
+
+
+def test_what_a_model_scales_its_inputs_by_makes_them_a_unit_signal():
+    """Pictures of 0 to 255 become numbers from -1 to 1, not all of them nearly -1."""
+    _, _, signal = predicted(lambda x: layers.Rescaling(1 / 127.5, offset=-1.0)(x), (4, 4, 3))
+    assert (signal.second_moment, signal.mean, signal.covariance) == (1.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("name", BORDERS)
 def test_windows_at_a_border_have_fewer_taps_in_common(name):
     """At 2 x 2, of 3 taps on a side 2 are inside; two windows share 3 of 4 of these on average, with themselves."""
-    _, _, signal = predicted(lambda x: BORDERS[name](layers.Rescaling(0.0, offset=1.0)(x)), (2, 2, 8))
+    _, _, signal = predicted(lambda x: BORDERS[name](ones(x)), (2, 2, 8))
     whole = averaged(signal, {1: 2.0, 2: 2.0})
     assert whole == pytest.approx(signal.second_moment * 0.75**2)
 

@@ -17,10 +17,14 @@ from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.rectified import RELU, rectified_sum
-from keras_autoinit.responses import Response, respond, slope_where
-from keras_autoinit.signals import Shape, Signal, aligned, constant, weighted_by
+from keras_autoinit.responses import Response, powers_of, respond, respond_unevenly, slope_where
+from keras_autoinit.signals import FAINT, Shape, Signal, aligned, blended, constant, part_of, side_by_side, weighted_by
+from keras_autoinit.sizes import Sizes, covariance, product, shift_where, to_power
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
+
+# Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
+EVEN = 0.01
 
 Gradients = tuple[Signal | None, ...]
 Backward = Callable[[Gradients], Gradients]
@@ -270,22 +274,36 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     """Returns what an activation makes of a signal, and what it makes of a gradient."""
     if function.linear or function.function is None:
         return signal, lambda gradient: gradient
+    if signal.joined is not None:
+        return _each_activated(*signal.joined, function)
     if signal.parts is not None and function == RELU:
         return _rectified_again(signal, *signal.parts)
-    response = respond(function, signal.mean, signal.variance)
+    channels = signal.channels
+    sizes = signal.sizes or {}
+    uneven = float(f"{covariance(sizes, sizes):.2g}")
+    given = (function, signal.mean, signal.variance, channels)
+    response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
+    power, steepness, of_mean = powers_of(*given, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
     correlations = [_correlation(signal, value) for value in signal.along]
-    along = tuple(map(response.covariance, correlations))
-    apart = tuple(response.covariance(_correlation(signal, value)) for value in signal.apart)
+    unlike = _unlike(signal)
+    along = tuple(map(response.covariance, correlations, unlike))
+    along = (*map(response.between_samples, correlations[:1]), *along[1:])
+    apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
     made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns)
     powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
-    made = dataclasses.replace(weighted_by(made, signal.profile, powers[0]), bent=(function, signal))
+    shares = [_to_power(signal, power) for power in powers]
+    made = dataclasses.replace(weighted_by(made, shares[0], 1.0), bent=(function, signal))
+    made = dataclasses.replace(made, sizes=to_power(sizes, power), mean_power=of_mean / power if power > 0 else None)
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
         slope = response.slope
         if gradient.tilt is not None:
-            slope = slope_where(function, signal.mean, signal.variance, gradient.tilt)
+            slope *= slope_where(function, signal.mean, signal.variance, gradient.tilt, channels) / max(
+                respond(*given).slope, 1e-300
+            )
+        slope *= _steeper(given, sizes, gradient.sizes or {}, uneven)
         grown = slope / response.slope if response.slope > 0 else 1.0
         slopes = zip(gradient.along, correlations)
         passed = Signal(
@@ -293,8 +311,15 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             0.0,
             tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
             profile=gradient.profile,
+            sizes=product([gradient.sizes or {}, to_power(sizes, steepness)]),
         )
-        return dataclasses.replace(weighted_by(passed, signal.profile, powers[1]), bent=(function, signal))
+        passed = dataclasses.replace(weighted_by(passed, shares[1], 1.0), bent=(function, signal))
+        if channels is None:
+            return passed
+        alike = gradient.agreement([axis for axis, one in enumerate(unlike) if one])
+        # Other taps that both positions have in common make what is there alike, and leave less to this one.
+        steered = max(response.slope_powers[1] + 2 * channels.share * response.turn, 0.0)
+        return dataclasses.replace(passed, steered=alike * steered)
 
     return made, back
 
@@ -324,10 +349,55 @@ def within_pairs(function: Activation) -> Activation:
     return Activation(f"odd part of {function}", (), lambda z: (f(z) - f(-z)) / math.sqrt(2), function.known)
 
 
+def _steeper(given: Any, sizes: Sizes, gradient: Sizes, uneven: float) -> float:
+    """Returns how much steeper a function is in samples where the gradient is large."""
+    shift = round(shift_where(sizes, gradient), 2) if uneven > EVEN else 0.0
+    if not shift:
+        return 1.0
+    return respond_unevenly(*given, uneven, shift).slope / max(respond_unevenly(*given, uneven).slope, 1e-300)
+
+
+def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: Activation) -> Any:
+    """Bends signals that stand side by side: a rectifier lets the gradient at one that is never negative through."""
+    found = [activated(dataclasses.replace(one, joined=None), function) for _, one in parts]
+    counts = [count for count, _ in parts]
+    ends, shares = np.cumsum(counts).tolist(), [count / sum(counts) for count in counts]
+
+    def whole(several: Sequence[Signal]) -> Signal:
+        return side_by_side(blended(several, shares), axis, list(zip(counts, several)))
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        places = zip(found, [0, *ends], ends)
+        passed = [back(part_of(gradient, axis, start, end)) for (_, back), start, end in places]
+        return whole([one for one in passed if one is not None])
+
+    made = [one for one, _ in found]
+    return dataclasses.replace(whole(made), joined=(axis, tuple(zip(counts, made)))), back
+
+
+def _unlike(signal: Signal) -> tuple[float, ...]:
+    """Returns the variance of the correlation of two entries that differ on each axis: of positions, it has one."""
+    rank = len(signal.along)
+    if signal.channels is None:
+        return (0.0,) * rank
+    unit = [axis == signal.channels.axis for axis in range(rank)]
+    return tuple(0.0 if axis == 0 or unit[axis] else signal.channels.unlike for axis in range(rank))
+
+
+def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
+    """Returns a power of a signal's profile; with mean one, where the law of all positions is known already."""
+    if power == 0:
+        return ()
+    found = [None if one is None else np.maximum(one, FAINT) ** power for one in signal.profile]
+    return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
+
+
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
     """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
     step = 1.1
-    more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance)
+    more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance, signal.channels)
     pairs = ((more.second_moment, response.second_moment), (more.slope, response.slope))
     found = tuple(math.log(one / other) / math.log(step) if min(one, other) > 0 else 0.0 for one, other in pairs)
     # Of what bends every scale alike, rounding would leave a power of nearly nothing.

@@ -8,11 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import activation_of
 from keras_autoinit.rectified import RELU, Law, rectified
+from keras_autoinit.responses import chance_of
 from keras_autoinit.rules.base import (
     Context,
     Effect,
@@ -31,10 +33,17 @@ from keras_autoinit.signals import (
     added,
     aligned,
     blended,
+    chance_between,
     constant,
+    independent,
+    mixed_sizes,
     multiplied,
     summed_back,
 )
+from keras_autoinit.sizes import Sizes, larger_together, with_chance
+
+# What a model does to its inputs itself, to numbers that whoever built it knew.
+SCALINGS = (keras.layers.Rescaling, keras.layers.Normalization)
 
 
 def activation(context: Context) -> Effect | None:
@@ -46,7 +55,20 @@ def activation(context: Context) -> Effect | None:
 def bent(context: Context, function: Activation) -> Effect:
     """Bends every entry."""
     made, back = activated(context.signal, function)
+    made = dataclasses.replace(
+        made, sizes=with_chance(made.sizes or {}, (id(context.call), "bent"), _chance(context, function))
+    )
     return Effect((made,), lambda gradients: (back(gradients[0]),))
+
+
+def _chance(context: Context, function: Activation) -> float:
+    """Returns how uneven samples become by chance when their entries are bent: the fewer entries, the more."""
+    signal, shape = context.signal, context.shape_out()
+    if function.linear or len(shape) < 2 or signal.variance <= 0:
+        return 0.0
+    mean, variance = (float(f"{one:.3g}") for one in (signal.mean, signal.variance))
+    uneven = chance_of(function, mean, variance, signal.channels)
+    return uneven * chance_between(signal, shape)
 
 
 def _function(name: str) -> Activation:
@@ -138,7 +160,7 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
     rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
-    made = dataclasses.replace(made, parts=parts_made)
+    made = dataclasses.replace(made, parts=parts_made, sizes=_sizes_of_sum(list(firsts.values()), list(times.values())))
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
@@ -154,6 +176,11 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
         )
 
     return Effect((made,), backward)
+
+
+def _sizes_of_sum(operands: list[Operand], factors: list[float]) -> Sizes:
+    signals = [dataclasses.replace(one.signal.times(f), sizes=one.signal.sizes) for one, f in zip(operands, factors)]
+    return mixed_sizes(signals)
 
 
 def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[int | None, tuple[Law, Signal] | None]:
@@ -209,7 +236,10 @@ def divide(context: Context) -> Effect:
 
 def _product(context: Context, operands: list[Operand]) -> Effect:
     shape = context.shape_out()
-    parts = [aligned(one.signal, one.shape, shape) for one in operands]
+    parts = [_sized(aligned(one.signal, one.shape, shape)) for one in operands]
+    if any(_made_by(context, one, "Rsqrt", "Reciprocal") for one in operands):
+        # Samples are divided by their own size: a normalization written out by hand.
+        parts = [dataclasses.replace(part, sizes={}) for part in parts]
 
     def backward(gradients: Gradients) -> Gradients:
         if gradients[0] is None:
@@ -217,11 +247,20 @@ def _product(context: Context, operands: list[Operand]) -> Effect:
         found = []
         for index, number in enumerate(context.call.inputs):
             others = [part for one, part in zip(operands, parts) if one.number != number]
-            product = multiplied([gradients[0], *others])
+            product = multiplied([_sized(gradients[0]), *others])
             found.append(_to(product, shape, context.shape_in(index)))
         return tuple(found)
 
     return Effect((multiplied(parts),), backward)
+
+
+def _made_by(context: Context, operand: Operand, *names: str) -> bool:
+    maker = None if operand.number is None else context.graph.maker(operand.number)
+    return maker is not None and type(maker.operation).__name__ in names
+
+
+def _sized(signal: Signal) -> Signal:
+    return signal if signal.sizes is not None else dataclasses.replace(signal, sizes={})
 
 
 @for_layers("Maximum", "Minimum")
@@ -277,14 +316,24 @@ def where(context: Context) -> Effect:
 
 @for_layers("Rescaling")
 def rescaling(context: Context) -> Effect:
-    """Multiplies by one number and adds another."""
+    """Multiplies by one number and adds another; what a model scales its inputs by makes them a unit signal."""
     factor, shift = (constant(value)[0] for value in (context.layer.scale, context.layer.offset))
+    if _scales_inputs(context, context.call.inputs[0]):
+        made = independent(context.shape_out() or (1,) * len(context.signal.along))
+        return Effect((made,), lambda gradients: (scale(gradients[0], factor.second_moment),))
     number = math.copysign(math.sqrt(factor.second_moment), factor.mean)
     signal = context.signal.times(number)
     cross = 2 * signal.mean * shift.mean + shift.second_moment
     along = tuple(value + cross for value in signal.along)
     made = Signal(signal.second_moment + cross, signal.mean + shift.mean, along)
     return Effect((made,), lambda gradients: (scale(gradients[0], factor.second_moment),))
+
+
+def _scales_inputs(context: Context, number: int) -> bool:
+    """Whether a tensor is an input of the model, or one that has only been scaled."""
+    while (maker := context.graph.maker(number)) is not None and isinstance(maker.operation, SCALINGS):
+        number = maker.inputs[0]
+    return number in context.graph.inputs
 
 
 @for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
@@ -306,7 +355,25 @@ def dropout(context: Context) -> Effect:
 
     made = dropped(context.signal)
     assert made is not None
+    if rank > 1 and together == list(range(1, rank)):
+        return _whole_samples(context, made, dropped, rate)
     return Effect((made,), lambda gradients: (dropped(gradients[0]),))
+
+
+def _whole_samples(context: Context, made: Signal, dropped: Any, rate: float) -> Effect:
+    """Drops whole samples: those that are kept are larger than others, and so are their gradients."""
+    key, variance = (id(context.call), "dropped"), -math.log(1 - rate)
+    sizes = with_chance(context.signal.sizes or {}, key, variance)
+
+    def backward(gradients: Gradients) -> Gradients:
+        if gradients[0] is None:
+            return (None,)
+        own = gradients[0].sizes or {}
+        kept = larger_together(own, {key: math.sqrt(variance)})
+        back = scale(dropped(gradients[0]), kept)
+        return (back and dataclasses.replace(back, sizes=with_chance(own, key, variance)),)
+
+    return Effect((dataclasses.replace(made, sizes=sizes),), backward)
 
 
 @for_layers("GaussianNoise")

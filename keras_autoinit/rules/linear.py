@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_autoinit.activations import activation
-from keras_autoinit.channels import FEW, channel_shares
+from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
+from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, coherence, for_layers, scale
 from keras_autoinit.rules.products import weighted
-from keras_autoinit.signals import Signal, constant
+from keras_autoinit.signals import Signal, chance_between, constant
+from keras_autoinit.sizes import Sizes, with_chance
 from keras_autoinit.slots import Slot, slots_of
 
 # For one axis: how much of each output's taps meets each input, which share of the taps two outputs both have
@@ -41,49 +44,119 @@ def convolution(context: Context) -> Effect:
 
 
 def _is_depthwise(layer: Any) -> bool:
-    return type(layer).__name__.startswith("Depthwise") or layer.groups == layer.filters > 1
+    return type(layer).__name__.startswith("Depthwise") or 1 < getattr(layer, "groups", 1) == layer.filters
 
 
 def _channel_by_channel(context: Context, effect: Effect) -> Effect:
-    """Says how much each channel of a depthwise convolution lets through, and passes back."""
-    shape, often = context.shape_out(), _taps_inside(context)
-    unit = _unit_axis(context.layer) % max(len(shape), 1)
-    if not shape or not 2 < len(often) <= FEW or effect.before is None:
+    """Says how much each channel of a depthwise convolution lets through, and passes back, and what it makes."""
+    shape, channels = context.shape_out(), _channels(context)
+    if channels is None or effect.before is None:
         return effect
-    signal, axes = context.signal, _spatial(context.layer)
-    common = signal.agreement((0, *axes))
-    spread = signal.second_moment - common
-    agreement = min(max((signal.agreement(axes) - common) / spread, 0.0), 1.0) if spread > 1e-12 else 0.0
-    through, returned = channel_shares(often, round(agreement, 2), shape[unit])
+    unit = _unit_axis(context.layer) % len(shape)
 
-    def with_shares(made: Signal) -> Signal:
+    def with_channels(made: Signal) -> Signal:
         profile = list(made.profile or (None,) * len(shape))
-        profile[unit] = through
-        return dataclasses.replace(made, profile=tuple(profile))
+        profile[unit] = channels.through
+        sizes = with_chance(context.signal.sizes or {}, (id(context.call), "channels"), channels.chance / shape[unit])
+        return dataclasses.replace(made, profile=tuple(profile), channels=channels, sizes=sizes)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
         known = gradient.profile[unit] if gradient is not None and gradient.profile else None
-        return effect.backward((scale(gradient, float((known * returned).mean()) if known is not None else 1.0),))
+        returned = 1.0 if known is None else float((known * channels.returned).mean())
+        (back,) = effect.backward((scale(gradient, returned),))
+        return (back and gradient and _steered(back, gradient, context.signal, channels),)
 
-    return dataclasses.replace(
-        effect, outputs=tuple(map(with_shares, effect.outputs)), before=with_shares(effect.before), backward=backward
-    )
+    before = with_channels(effect.before)
+    outputs = (before,) if effect.outputs[0] is effect.before else effect.outputs
+    return dataclasses.replace(effect, outputs=outputs, before=before, backward=backward)
 
 
-def _taps_inside(context: Context) -> tuple[float, ...]:
-    """Returns how much of a signal each tap of a window meets, on average: beyond the border is nothing."""
+def _steered(back: Signal, gradient: Signal, signal: Signal, channels: Channels) -> Signal:
+    """Adds what the taps that have read an entry hand back to it together.
+
+    A tap `w` that meets a large entry `x` decides on the sign of what it makes, and so on how far the
+    next activation lets the gradient through: `E w f'(z) = r E z f'(z)`, with `r` the correlation of
+    `w` and `z`, one over the number of taps when squared. Two taps that have read the same entry then
+    hand back what their positions' gradients have in common, to large entries more than to small ones.
+    """
+    more = gradient.steered / gradient.second_moment * channels.together if gradient.second_moment > 0 else 0.0
+    if not more > 0:
+        return back
+    grown = scale(back, 1 + more)
+    if grown is None or signal.bent is None:
+        return back if grown is None else grown
+    function, source = signal.bent
+    z, weights, _ = hermite_grid()
+    entries = function.function(source.mean + math.sqrt(source.variance) * z)
+    squares = (entries - weights @ entries) ** 2
+    return dataclasses.replace(grown, tilt=(1 + more * squares / (weights @ squares)) / (1 + more))
+
+
+def _channels(context: Context) -> Channels | None:
+    """Returns what the channels of a depthwise convolution do; `None` where they sum over many terms."""
+    layer, made, signal = context.layer, context.shape_out(), context.signal
+    axes = _windows_met(context)
+    if not axes or signal.second_moment <= 0 or not 2 < math.prod(_each(layer.kernel_size, layer.rank)) <= FEW:
+        return None
+    met: tuple[Met, ...] = tuple(tuple(map(tuple, np.sqrt(squares).round(3).tolist())) for squares, *_ in axes)
+    unit, source = _unit_axis(layer) % len(made), _source(signal, tuple(_spatial(layer)))
+    entries = math.prod(size for *_, size in axes)
+    overlap, readers = (float(f"{one:.3g}") for one in (overlap_of(axes), _other_readers(axes)))
+    return channels_of(met, overlap, entries, readers, source, made[unit], unit)
+
+
+def _windows_met(context: Context) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Returns, for each axis, how large what each tap of each window meets is, where that is, and the axis's length."""
     layer, shape, made, profile = context.layer, context.shape_in(), context.shape_out(), context.signal.profile
     if not shape or not made:
-        return ()
+        return []
     sides = [_each(value, layer.rank) for value in (layer.kernel_size, layer.strides, layer.dilation_rate)]
-    found = np.ones(1)
+    found = []
     for axis, taps, stride, rate in zip(_spatial(layer), *sides):
         places, inside = windows(shape[axis], made[axis], taps, stride, rate, layer.padding)
         held = np.ones(shape[axis]) if not profile or profile[axis] is None else profile[axis]
-        met = np.where(inside, held[np.clip(places, 0, shape[axis] - 1)], 0.0).mean(0)
-        found = np.outer(found, met).ravel()
-    return tuple(found.round(3).tolist())
+        found.append((np.where(inside, held[np.clip(places, 0, shape[axis] - 1)], 0.0), places, shape[axis]))
+    return found
+
+
+def overlap_of(axes: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> float:
+    """Returns how many entries two windows in different places both meet, on average over all such pairs.
+
+    Args:
+        axes: for each, the squares that each tap of each window meets, their places, and the axis's length.
+    """
+    shared, own, positions = 1.0, 1.0, 1
+    for squares, places, size in axes:
+        entries = _entries(squares, places, size)
+        # Over all pairs of windows, those of a window with itself among them, and over these alone.
+        shared, own = shared * float((entries.sum(0) ** 2).sum()), own * float((entries**2).sum())
+        positions *= len(squares)
+    return (shared - own) / (positions * (positions - 1)) if positions > 1 else 0.0
+
+
+def _entries(squares: np.ndarray, places: np.ndarray, size: int) -> np.ndarray:
+    """Returns what each window of an axis meets of each entry."""
+    entries = np.zeros((len(squares), size))
+    met = np.nonzero(squares)
+    np.add.at(entries, (met[0], places[met]), squares[met])
+    return entries
+
+
+def _other_readers(axes: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> float:
+    """Returns how many other windows read an entry that one window reads, on average."""
+    found = [(_entries(*one) > 0).sum(0) for one in axes]
+    return math.prod(float((one**2).sum() / max(one.sum(), 1)) for one in found) - 1
+
+
+def _source(signal: Signal, axes: tuple[int, ...]) -> Source:
+    """Returns what the taps of a depthwise convolution meet, rounded so that layers that are alike share their laws."""
+    function, gaussian = signal.bent or (activation("linear"), signal)
+    whole = signal.second_moment
+    alike = (gaussian.agreement(axes) - gaussian.mean**2) / gaussian.variance if gaussian.variance > 0 else 0.0
+    within, over, common = (signal.agreement(pair) / whole for pair in (axes, (0,), (0, *axes)))
+    numbers = (gaussian.mean, math.sqrt(gaussian.variance), min(max(alike, 0.0), 1.0), within, over, common)
+    return Source(function.function, *(float(f"{number:.2g}") for number in numbers))
 
 
 @for_layers("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose")
@@ -102,9 +175,11 @@ def separable_convolution(context: Context) -> Effect:
     first = context.weights.power(context.layer, depthwise, through.second_moment)
     between = dataclasses.replace(context, signals=(through.mixed(first, -1),), differences=lambda: None)
     effect = _mixed(between, pointwise, None, {})
+    # The channels are mixed at the positions that come out, and the taps read back to those that went in.
+    apart = _positions_lost(taps)
 
     def backward(gradients: Gradients) -> Gradients:
-        return (_back_through(scale(effect.backward(gradients)[0], first), taps),)
+        return (_back_through(scale(effect.backward(gradients)[0], first * apart), taps),)
 
     return dataclasses.replace(effect, backward=backward)
 
@@ -152,9 +227,9 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         made = _renamed(signal.times(math.sqrt(power)), *names)
     if shape and len(made.along) != len(shape):
         made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
-    before = _with_bias(context.layer, made)
+    before = dataclasses.replace(_with_bias(context.layer, made), sizes=_sizes_mixed(context, slot, made))
     after, back = _bent_inside(context, before)
-    growth = context.growth * math.prod(len(matrix[0]) / len(matrix) for matrix, *_ in taps.values())
+    growth = context.growth * _positions_lost(taps)
     makes_pairs = context.weights.mirrored(context.layer, slot).makes
 
     def backward(gradients: Gradients) -> Gradients:
@@ -166,6 +241,22 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         return (_back_through(_back(gradient, power * growth, unit, rank), taps),)
 
     return Effect((after,), backward, before)
+
+
+def _sizes_mixed(context: Context, slot: Slot, made: Signal) -> Sizes:
+    """Returns the sizes of samples behind a mixing: few units are uneven by chance.
+
+    Of an orthogonal matrix, which keeps lengths, only if it has fewer columns than rows; of mirrored pairs,
+    of which it keeps lengths through any activation, not at all.
+    """
+    sizes, shape = context.signal.sizes or {}, context.shape_out()
+    mirrored = context.weights.mirrored(context.layer, slot)
+    if len(shape) < 2 or _is_depthwise(context.layer) or mirrored.reads or mirrored.makes:
+        return sizes
+    lost = 1.0
+    if getattr(context.weights, "orthogonal", False):
+        lost = max(1 - shape[-1] / max(_fan_in(context.layer, slot), 1.0), 0.0)
+    return with_chance(sizes, (id(context.call), "mixed"), 2 * lost * chance_between(made, shape))
 
 
 def _bent_inside(context: Context, signal: Signal) -> Any:
@@ -197,6 +288,11 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     patterns = signal.patterns if patterns is None else patterns
     made = Signal(share * signal.second_moment, share * signal.mean, along, profile=kept, apart=apart)
     return dataclasses.replace(made, patterns=patterns)
+
+
+def _positions_lost(taps: dict[int, Taps]) -> float:
+    """Returns how many positions go in for each that comes out."""
+    return math.prod(matrix.shape[1] / max(len(matrix), 1) for matrix, *_ in taps.values())
 
 
 def _in_common(commons: list[np.ndarray]) -> tuple[float, float | None]:

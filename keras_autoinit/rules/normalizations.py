@@ -22,6 +22,7 @@ from keras_autoinit.signals import (
     constant,
     multiplied,
 )
+from keras_autoinit.sizes import centred_power, covariance, to_power
 
 
 @for_layers("BatchNormalization")
@@ -117,7 +118,8 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
         along = tuple(value - other for value, other in zip(gradient.along, lost.along))
         back = Signal(rest, 0.0, along, profile=gradient.profile)
         passed = scale(back, float(factors[0])) if unit is None else _by_unit(back, unit, factors)
-        return (None if passed is None else dataclasses.replace(passed, bent=gradient.bent),)
+        steered = gradient.steered * float(np.mean(factors))
+        return (passed and dataclasses.replace(passed, steered=steered, bent=gradient.bent),)
 
     return Effect((made,), backward)
 
@@ -156,36 +158,62 @@ class _Statistics:
         # Over positions alone, or with them: what is faint at a border stays so.
         profile = signal.profile if len(self.sizes) > 1 else ()
         profile = tuple(None if axis == unit else one for axis, one in enumerate(profile))
-        uneven, common = self._unevenness(signal, centre, variance)
+        uneven, common, evened = self._unevenness(signal, centre, variance)
         if along and common is not None:
             along = (along[0] * common, *along[1:])
         made = Signal(factor * variance, mean, along, profile=profile, apart=apart, patterns=signal.patterns)
+        made = dataclasses.replace(made, sizes=to_power(signal.sizes or {}, evened) if evened else {})
+        if 0 in self.sizes and self.centred:
+            made = dataclasses.replace(made, channels=signal.channels)
         spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
         factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
         return made, unit, factors * (1 + uneven)
 
-    def _unevenness(self, signal: Signal, centre: Signal, variance: float) -> tuple[float, float | None]:
-        """Returns how uneven the variances are that are divided by, and what that makes of all samples' pattern.
+    def _unevenness(self, signal: Signal, centre: Signal, variance: float) -> tuple[float, float | None, float]:
+        """Returns how uneven variances are, and what dividing by them makes of all samples' pattern and of sizes.
 
         A variance `v` is a mean of `N` squared Gaussians of covariance `K`, so that `E v^2 / (E v)^2 - 1`
         is twice the mean of `K^2` over all pairs, and `E 1/v` is larger than `1 / E v` by as much. Where the
-        pattern is stronger, `v` is too: its share of what is made shrinks.
+        pattern is stronger, `v` is too: its share of what is made shrinks. So does that of a sample that is
+        large in one unit: of its size the power `1 - (E w^2 - 1) / B` is left in a batch of `B`, with `w` the
+        squares of one sample's units.
         """
+        if 0 not in self.sizes:
+            return (0.0 if variance <= 0 else self._of_pairs(signal, centre, variance, self.sizes)), None, 0.0
         if variance <= 0:
-            return 0.0, None
+            return 0.0, None, 1.0
+        batch, sizes = self.sizes[0], signal.sizes or {}
+        few = math.exp(min(covariance(sizes, sizes), math.log(batch))) / batch
+        within = {axis: size for axis, size in self.sizes.items() if axis > 0}
+        own = self._of_pairs(signal, centre, variance, within)
+        common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
+        power = 0.5 if signal.mean_power is None else round(signal.mean_power, 2)
+        centred = centred_power(float(f"{covariance(sizes, sizes):.2g}"), common, power)
+        if signal.channels is not None:
+            # How channels differ is known, and what that makes of their pattern.
+            own, lasting = signal.channels.uneven, signal.channels.lasting**2
+            evened = centred * max(1 - own / batch, 0.0)
+            return own * (few + (1 - 1 / batch) * lasting), signal.channels.patterned, evened
+        uneven = self._of_pairs(signal, centre, variance, self.sizes) + own * (few - 1 / batch)
+        evened = centred * max(1 - own / batch, 0.0)
+        places = math.prod(within.values())
+        if places <= 1:
+            return uneven, None, evened
+        # Patterns are fewer than positions: what two positions have of them agrees or is opposed.
+        pattern = (signal.along[0] - centre.along[0]) / variance
+        strength = 2 * pattern**2 / min(signal.patterns or places - 1, places - 1)
+        uneven += max((1 - 1 / batch) * (strength - 2 * pattern**2 / places), 0.0)
+        shrunk = max(1 + uneven - strength / pattern, 0.0) if pattern > 1e-9 else None
+        return uneven, shrunk, evened
+
+    def _of_pairs(self, signal: Signal, centre: Signal, variance: float, sizes: dict[int, float]) -> float:
+        """Returns how uneven a mean of squares over some axes is: twice the mean square of all pairs' correlations."""
         along, apart = (
             tuple((value - other) / variance for value, other in zip(*pairs))
             for pairs in ((signal.along, centre.along), (signal.apart, centre.apart))
         )
         one = Signal(1.0, 0.0, along, apart=apart)
-        uneven = 2 * averaged(multiplied([one, one]), self.sizes)
-        places = math.prod(size for axis, size in self.sizes.items() if axis > 0)
-        if 0 not in self.sizes or places <= 1:
-            return uneven, None
-        # Patterns are fewer than positions: what two positions have of them agrees or is opposed.
-        strength = 2 * along[0] ** 2 / min(signal.patterns or places - 1, places - 1)
-        uneven += max((1 - 1 / self.sizes[0]) * (strength - 2 * along[0] ** 2 / places), 0.0)
-        return uneven, max(1 + uneven - strength / along[0], 0.0) if along[0] > 1e-9 else None
+        return 2 * averaged(multiplied([one, one]), sizes)
 
     def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:
         """Returns the same of signals that stand side by side, each of which has a variance of its own."""

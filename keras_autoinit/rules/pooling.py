@@ -8,15 +8,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
 from keras_autoinit.activations import Activation, known
 from keras_autoinit.functions import error_function
 from keras_autoinit.responses import hermite_grid
-from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.rules.base import Context, Effect, Gradients, activated, axes_of, for_layers, for_operations, scale
 from keras_autoinit.rules.linear import taps_met
 from keras_autoinit.signals import Shape, Signal, averaged_signal, sum_over
+from keras_autoinit.sizes import to_power
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})
@@ -45,7 +47,9 @@ def reduced(context: Context, axes: tuple[int, ...], keepdims: bool, mean: bool)
     sizes = {axis: float(shape[axis]) if shape else 1.0 for axis in axes}
     count = math.prod(sizes.values())
     whole = averaged_signal(context.signal, sizes)
+    power = _power_of_average(context.signal, whole, sizes)
     whole = whole if mean else whole.times(count)
+    whole = dataclasses.replace(whole, sizes=to_power(context.signal.sizes or {}, power))
     made = whole if keepdims else _without(whole, axes)
     factor = count**-2 if mean else 1.0
     rank = len(context.signal.along)
@@ -55,6 +59,19 @@ def reduced(context: Context, axes: tuple[int, ...], keepdims: bool, mean: bool)
         return (None if gradient is None else _spread_over(gradient, axes, rank, keepdims),)
 
     return Effect((made,), backward)
+
+
+def _power_of_average(signal: Signal, whole: Signal, sizes: dict[int, float]) -> float:
+    """Returns the power of a sample's square with which that of its average goes: the mean may grow faster."""
+    if signal.bent is None or not signal.sizes or whole.second_moment <= 0 or 0 in sizes:
+        return 1.0
+    function, source = signal.bent
+    step = 1.1
+    more = dataclasses.replace(source.times(math.sqrt(step)), channels=source.channels, sizes=source.sizes)
+    bases = [activated(one, function)[0] for one in (source, more)]
+    before, after = (averaged_signal(one, sizes).second_moment for one in bases)
+    squares = bases[1].second_moment / bases[0].second_moment
+    return math.log(after / before) / math.log(squares) if min(after, before) > 0 and squares > 1 else 1.0
 
 
 def _without(signal: Signal, axes: tuple[int, ...]) -> Signal:
@@ -76,8 +93,9 @@ def average_pooling(context: Context) -> Effect:
     count = math.prod(windows.values())
 
     def backward(gradients: Gradients) -> Gradients:
-        # Each entry is in as many windows as `count` times the outputs to the inputs.
-        gradient = scale(gradients[0], count**-2 * max(count * context.growth, 1.0))
+        # Each entry is in as many windows as `count` times the outputs to the inputs: in fewer than one where windows
+        # leave some out.
+        gradient = scale(gradients[0], context.growth / count)
         return (gradient and _same_in_windows(gradient, windows, context.shape_in()),)
 
     return Effect((made,), backward)
@@ -96,7 +114,24 @@ def _same_in_windows(gradient: Signal, windows: dict[int, float], shape: Shape) 
 @for_operations("MaxPool")
 def max_pooling(context: Context) -> Effect:
     """Takes the largest of each window."""
-    return _largest(context, math.prod(_windows(context).values()))
+    effect = _largest(context, math.prod(_windows(context).values()))
+
+    def backward(gradients: Gradients) -> Gradients:
+        (gradient,) = effect.backward(gradients)
+        return (gradient and dataclasses.replace(gradient, profile=_shared_out(context, gradients[0])),)
+
+    return dataclasses.replace(effect, backward=backward)
+
+
+def _shared_out(context: Context, gradient: Signal | None) -> tuple[Any, ...]:
+    """Returns the profile of a gradient that each window hands to one of its entries: some are in two, some in none."""
+    profile: list[Any] = [None] * len(context.signal.along)
+    for axis, met in _entries_met(context).items():
+        shares = met / np.maximum(met.sum(1, keepdims=True), 1e-12)
+        known = gradient.profile[axis] if gradient is not None and gradient.profile else None
+        found = shares.T @ (np.ones(len(met)) if known is None else known)
+        profile[axis] = found / found.mean() if np.ptp(found) > 0 else None
+    return tuple(profile) if any(one is not None for one in profile) else ()
 
 
 @for_layers(*_names("GlobalMaxPooling"))
@@ -235,19 +270,31 @@ def _positions(context: Context) -> tuple[int, ...]:
 
 def _windows(context: Context) -> dict[int, float]:
     """Returns how many entries of each axis a window holds, on average."""
-    size = context.option("pool_size")
-    axes, shape, made = _positions(context), context.shape_in(), context.shape_out()
+    sides = _sides(context)
+    met = _entries_met(context)
+    return {axis: side * float(met[axis].sum(1).mean()) if met else float(side) for axis, (side, _) in sides.items()}
+
+
+def _sides(context: Context) -> dict[int, tuple[int, int]]:
+    """Returns, for each axis of positions, how long a window is, and how far it is to the next one."""
+    size, axes = context.option("pool_size"), _positions(context)
     sides = (size,) * len(axes) if isinstance(size, int) else tuple(size)
     strides = context.option("strides") or sides
     strides = (strides,) * len(axes) if isinstance(strides, int) else tuple(strides)
-    padding = context.option("padding", "valid")
+    return {axis: (int(side), int(stride)) for axis, side, stride in zip(axes, sides, strides)}
+
+
+def _entries_met(context: Context) -> dict[int, np.ndarray]:
+    """Returns, for each axis, the share of each window's places at which it meets each entry; none without shapes.
+
+    Zeros around the signal are no entries of it.
+    """
+    shape, made, profile = context.shape_in(), context.shape_out(), context.signal.profile
     if not shape or not made:
-        return {axis: float(side) for axis, side in zip(axes, sides)}
-    windows = {}
-    for axis, side, stride in zip(axes, sides, strides):
-        met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
-        profile = context.signal.profile[axis] if context.signal.profile else None
-        # Zeros around the signal are no entries of it.
-        held = met.sum(1) if profile is None else met @ (profile > 0)
-        windows[axis] = side * float(held.mean())
-    return windows
+        return {}
+    found = {}
+    for axis, (side, stride) in _sides(context).items():
+        met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, context.option("padding", "valid"))
+        held = profile[axis] if profile else None
+        found[axis] = met if held is None else met * (held > 0)
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
-from keras_autoinit.signals import Signal, aligned, blended, reshaped, sum_over, summed_back
+from keras_autoinit.signals import Signal, aligned, blended, part_of, reshaped, side_by_side, sum_over, summed_back
 
 
 @for_layers("Flatten", "Reshape")
@@ -84,20 +84,13 @@ def concatenate(context: Context) -> Effect:
 def _side_by_side(context: Context, signal: Signal, axis: int) -> Effect:
     """Joins signals, and remembers which part of the axis holds how much of the second moment."""
     ends = np.cumsum([context.shape_in(index)[axis] for index in range(len(context.signals))])
-    parts = [
-        one.second_moment * (np.ones(size) if not one.profile or one.profile[axis] is None else one.profile[axis])
-        for one, size in zip(context.signals, np.diff(ends, prepend=0))
-    ]
-    whole = np.concatenate(parts)
-    profile = list(signal.profile or (None,) * len(signal.along))
-    profile[axis] = whole / whole.mean() if whole.mean() > 0 else None
+    sizes = np.diff(ends, prepend=0)
 
     def backward(gradients: Gradients) -> Gradients:
-        return tuple(_part(gradients[0], axis, start, end) for start, end in zip([0, *ends], ends))
+        return tuple(part_of(gradients[0], axis, start, end) for start, end in zip([0, *ends], ends))
 
-    made = dataclasses.replace(
-        signal, profile=tuple(profile), joined=_joined(context, axis), bent=_bent_alike(context.signals, axis, ends)
-    )
+    made = side_by_side(signal, axis, list(zip(sizes.tolist(), context.signals)))
+    made = dataclasses.replace(made, joined=_joined(context, axis), bent=_bent_alike(context.signals, axis, ends))
     return Effect((made,), backward)
 
 
@@ -116,17 +109,6 @@ def _joined(context: Context, axis: int) -> tuple[int, tuple[tuple[int, Signal],
         inner = one.joined if one.joined is not None and one.joined[0] == axis else None
         found += inner[1] if inner is not None else [(context.shape_in(index)[axis], one)]
     return axis, tuple(found)
-
-
-def _part(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
-    """Returns the gradient at a part of an axis."""
-    if gradient is None or not gradient.profile or gradient.profile[axis] is None:
-        return gradient
-    own = gradient.profile[axis][start:end]
-    part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
-    profile = list(part.profile)
-    profile[axis] = own / own.mean() if own.mean() > 0 else None
-    return dataclasses.replace(part, profile=tuple(profile), tilt=gradient.tilt)
 
 
 def _dropped(gradient: Signal | None, axis: int) -> Signal | None:
@@ -258,7 +240,7 @@ def pad(context: Context) -> Effect:
         gradient = gradients[0]
         for axis, (before, after) in enumerate(zeros):
             if before or after:
-                gradient = _part(gradient, axis, before, before + given[axis])
+                gradient = part_of(gradient, axis, before, before + given[axis])
         return (gradient,)
 
     return Effect((thin,), backward)

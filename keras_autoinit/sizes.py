@@ -1,0 +1,144 @@
+"""How large single samples are beside the others: logarithms, as sums of independent chances.
+
+A sample whose signal is large stays so: an activation that grows faster than a line makes it larger
+still, and a normalization by the batch leaves it as large beside the others as it was. The square of
+a sample's signal over that of all samples is about log-normal, since every layer multiplies it. Its
+logarithm is kept as a sum of unit Gaussians, each by a key of its own: two tensors, or a signal and a
+gradient, are large in the same samples as far as they have keys in common.
+
+A batch is few samples. The mean of log-normal numbers lies with the largest, which a batch does not hold: what is
+counted is a batch as it typically is, whose samples stand at the quantiles of a Gaussian.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+Sizes = Mapping[Hashable, float]
+# Samples in a batch, where it matters: what a normalization by the batch takes off the gradient.
+BATCH = 32
+# Of a batch in rising order, so many are taken together: single ones at the ends.
+GROUPS = (1, 3, 7, 10, 7, 3, 1)
+# Of logarithms that vary by more, one sample of a batch is all there is: more makes no difference, and no number.
+ALONE = 16.0
+
+
+def covariance(first: Sizes, second: Sizes) -> float:
+    """Returns the covariance of two logarithms.
+
+    Example:
+        >>> covariance({"dropped": 0.5}, {"dropped": 0.2, "drawn": 1.0})
+        0.1
+    """
+    return sum(value * second[key] for key, value in first.items() if key in second)
+
+
+@functools.cache
+def typical_batch() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the logarithms of a batch's samples, in spreads, and their shares: extreme ones alone, others grouped."""
+    line = np.linspace(-6, 6, 4001)
+    weights = np.exp(-(line**2) / 2)
+    below = (np.cumsum(weights) - weights / 2) / weights.sum()
+    places = np.interp((np.arange(BATCH) + 0.5) / BATCH, below, line)
+    ends = np.cumsum(GROUPS)
+    groups = np.array([part.mean() for part in np.split(places, ends[:-1])])
+    return groups / math.sqrt(np.array(GROUPS) @ groups**2 / BATCH), np.array(GROUPS) / BATCH
+
+
+def log_mean(variance: float) -> float:
+    """Returns the logarithm of a batch's mean, of numbers whose logarithms have mean zero and this variance.
+
+    Example:
+        >>> round(log_mean(0.1), 3), round(log_mean(9.0), 1)
+        (0.05, 3.6)
+    """
+    places, shares = typical_batch()
+    return float(np.log(shares @ np.exp(math.sqrt(variance) * places)))
+
+
+def larger_together(first: Sizes, second: Sizes) -> float:
+    """Returns the mean of a product over that of the means: more than one for what is large in the same samples."""
+    alone = [covariance(one, one) for one in (first, second)]
+    both = sum(alone) + 2 * covariance(first, second)
+    return math.exp(log_mean(max(both, 0.0)) - sum(map(log_mean, alone)))
+
+
+def shift_where(sizes: Sizes, weights: Sizes) -> float:
+    """Returns the mean logarithm where others are large, each sample counted by these."""
+    variance = covariance(weights, weights)
+    if variance < 1e-9:
+        return 0.0
+    places, shares = typical_batch()
+    counts = shares * np.exp(math.sqrt(variance) * places)
+    return covariance(sizes, weights) / math.sqrt(variance) * float(counts @ places / counts.sum())
+
+
+def to_power(sizes: Sizes, power: float) -> Sizes:
+    """Returns a power of sizes."""
+    return {key: power * value for key, value in sizes.items()}
+
+
+def product(several: Iterable[Sizes]) -> Sizes:
+    """Returns the product of sizes."""
+    found: dict[Hashable, float] = {}
+    for sizes in several:
+        for key, value in sizes.items():
+            found[key] = found.get(key, 0.0) + value
+    return found
+
+
+def bounded(sizes: Sizes) -> Sizes:
+    """Returns sizes that vary no more than matters."""
+    variance = covariance(sizes, sizes)
+    if not math.isfinite(variance):
+        return {}
+    return to_power(sizes, math.sqrt(ALONE / variance)) if variance > ALONE else sizes
+
+
+def with_chance(sizes: Sizes, key: Hashable, variance: float) -> Sizes:
+    """Returns sizes that a new chance has gone into."""
+    return {**sizes, key: sizes.get(key, 0.0) + math.sqrt(variance)} if variance > 0 else sizes
+
+
+@functools.lru_cache(maxsize=1024)
+def centred_power(variance: float, common: float, power: float) -> float:
+    """Returns the power of samples' sizes that is left when what they have in common goes off.
+
+    A large sample has more of it than goes off, and a small one less: `u - 2 c u^k / E u^k + c` is left of `u`.
+
+    Args:
+        variance: of the sizes' logarithms.
+        common: the share `c` of the squares that goes off.
+        power: with which what is common goes, `k`: half that of the squares for what is only larger as a whole.
+    """
+    if variance < 1e-9 or common <= 0:
+        return 1.0
+    places, shares = typical_batch()
+    logs = math.sqrt(variance) * places - log_mean(variance)
+    means = np.exp(power * logs)
+    left = np.exp(logs) - 2 * common * means / (shares @ means) + common
+    return float((shares * places) @ np.log(np.maximum(left, 1e-6))) / math.sqrt(variance)
+
+
+def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
+    """Returns the sizes of a sum, by the parts' shares of the square.
+
+    The logarithm is straight in those of the parts about the mean; how far it goes is what the square's mean square
+    over its mean, squared, says (Fenton 1960), in a batch.
+    """
+    mean = product(to_power(sizes, share) for sizes, share in zip(several, shares))
+    straight = covariance(mean, mean)
+    if straight < 1e-6 or len(several) < 2:
+        return mean
+    parts = list(zip(several, shares))
+    pairs = [a * b * larger_together(one, other) for one, a in parts for other, b in parts]
+    wanted = math.log(max(sum(pairs), 1.0))
+    low, high = 0.0, 2 * max(straight, *(covariance(one, one) for one in several))
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if log_mean(4 * middle) - 2 * log_mean(middle) < wanted else (low, middle)
+    return to_power(mean, math.sqrt((low + high) / 2 / straight))
