@@ -26,7 +26,7 @@ from keras_autoinit.signals import Signal, chance_of_square
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
-from keras_autoinit.stretches import puts_out_map
+from keras_autoinit.stretches import fate_of, is_undone, puts_out_map
 
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
 DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")
@@ -152,7 +152,7 @@ class Theory(FromGraph):
         notes: tuple[str, ...] = ()
         parts = self._parts(graph, selection, kept)
         if any(part.stretch is not None for part in parts.values()):
-            fixed = _mirrored(plain.decide(graph, selection), graph, parts)
+            fixed = _mirrored(plain.decide(graph, selection), graph, _isometric(parts, graph))
         if self.linear_start is True:
             remarks = {path: part.reason for path, part in parts.items() if part.stretch is None}
         taken = set(kept)
@@ -192,6 +192,15 @@ def _as_far_as_known(rows: tuple[Decision, ...]) -> tuple[tuple[Decision, ...], 
     if all(row.new.name != "autoinit>mimetic" for row in rows):
         return rows, []
     return tuple(dataclasses.replace(row, gradient_factor=None) for row in rows), [MIMETIC]
+
+
+def _isometric(parts: dict[str, Part], graph: Graph) -> dict[str, Part]:
+    """Returns parts none of which is scaled for a sum that a batch normalization stands in front of."""
+    layers = {place.path: place.layer for place in graph.places}
+    summed = [path for path, part in parts.items() if part.merges]
+    calls = {path: graph.calls_of(layers[path.rpartition("/")[0]]) for path in summed}
+    free = {path for path in summed if is_undone(fate_of(graph, call.outputs[0]) for call in calls[path])}
+    return {path: dataclasses.replace(part, merges=False) if path in free else part for path, part in parts.items()}
 
 
 def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import keras
-
 from keras_autoinit.by_table import beside_tied, kept_weights
 from keras_autoinit.graphs import Call, Graph, Place
 from keras_autoinit.linear_start import DEEP
@@ -21,7 +19,7 @@ from keras_autoinit.rules.base import Mirrored, mirrored_by
 from keras_autoinit.selection import Selection
 from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
-from keras_autoinit.stretches import Fate, Structure, fate_of, puts_out_map, slot_calls, structure_of
+from keras_autoinit.stretches import Fate, Structure, fate_of, is_undone, puts_out_map, slot_calls, structure_of
 
 Residual = Literal["balanced", "zero", "none", "depth_scaled"]
 
@@ -194,11 +192,8 @@ class Solver:
         """Returns the power of a weight whose scale a batch normalization undoes; `None` for any other."""
         place, slot = self.places[key]
         variable = slot.variable(place.layer)
-        fates = [self.structure.fates.get(id(call)) for call in self.uses[key]]
-        met = [None if fate is None or fate.call is None else fate.call.operation for fate in fates]
-        if variable is None or slot.axes is None or not met:
-            return None
-        if not all(isinstance(one, keras.layers.BatchNormalization) for one in met):
+        undone = is_undone(self.structure.fates.get(id(call)) for call in self.uses[key])
+        if variable is None or slot.axes is None or not undone:
             return None
         return NIMBLE**2 * slot.axes.fans(tuple(variable.shape))[0]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -250,6 +251,12 @@ def _growths(function: Activation) -> np.ndarray:
     # Samples that are larger than the rest by chance meet what is steepest up to there.
     exponents = np.array([exponents[i : i + STRAY].max() for i in range(len(exponents))])
     return np.stack([chis, np.log(np.maximum(exponents, 1e-3))])
+
+
+def is_undone(fates: Iterable[Fate | None]) -> bool:
+    """Whether batch normalizations undo the scale of what ends up so."""
+    met = [None if fate is None or fate.call is None else fate.call.operation for fate in fates]
+    return bool(met) and all(isinstance(one, keras.layers.BatchNormalization) for one in met)
 
 
 def puts_out_map(graph: Graph, call: Call) -> bool:
