@@ -58,7 +58,13 @@ class Theory(FromGraph):
     """Solves each scale from predicted signals: forward, backward, and between two inputs.
 
     When to use: for networks that no table row describes: unusual activations, deep stacks,
-    residual branches without normalization. It needs no data; shapes make it exact at borders.
+    residual branches without normalization, convolutions with batch normalization. It needs no data;
+    shapes make it exact at borders.
+
+    Formula: what meets an activation has a unit second moment, or, in deep stretches, the one at which
+    the worst of forward and backward distortion is smallest. A weight in front of a batch
+    normalization, which undoes its scale, has a standard deviation of 0.05 at most; a map that a
+    convolution puts out has one of 0.2.
 
     Assumption: weights are independent and layers are wide, so that sums are Gaussian (Poole et
     al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232).
@@ -79,9 +85,9 @@ class Theory(FromGraph):
             the paper's formula (see `docs/attention.md`).
         linear_start: `"auto"`: mirror the weights of long stretches that can begin as one linear map: of 6
             weights and more, of 60 where the activation is only nearly a line, of 2 (with normalization, 15)
-            where there are convolutions, but none that branches; `True`: of every such stretch; `False`: of
-            none. The scales of all others are solved around them. In plain deep networks it makes the
-            difference between training and not (see `docs/linear_start.md`).
+            where there are convolutions, and residual branches of these, but none that branches itself;
+            `True`: of every such stretch; `False`: of none. The scales of all others are solved around them. In
+            plain deep networks it makes the difference between training and not (see `docs/linear_start.md`).
         attention: `"mimetic"`: the query-key product of each self-attention starts near a positive
             identity, the value-output product near a negative one, and learned positions beside
             words as sinusoids; `"plain"`: as any other weight (see `docs/attention.md`). A paper

@@ -97,8 +97,8 @@ class LinearStart:
             weights or more, of 10 or more if they end in a flattening.
         feed_forward: mirror the feed-forward blocks of transformers too, where it did not help.
         stretches: `"all"`, or `"long"`: only those of 6 weights and more, of 60 where an activation is
-            only nearly a line, of 2 (with normalization, 15) where there are convolutions, and none that
-            branches: others learn as fast without.
+            only nearly a line, of 2 (with normalization, 15) where there are convolutions, and residual
+            branches of these, but none that branches itself: others learn as fast without.
 
     Raises:
         SchemeError: `base` or `stretches` is none of these.
