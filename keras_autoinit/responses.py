@@ -44,6 +44,10 @@ class Response:
         """Returns `E f(z) f(z')` for two Gaussians of this correlation."""
         return series(self.powers, self.second_moment, correlation)
 
+    def covariances(self, correlations: np.ndarray) -> np.ndarray:
+        """Returns the same for several correlations."""
+        return series_at(self.powers, self.second_moment, correlations)
+
     def slope_covariance(self, correlation: float) -> float:
         """Returns `E f'(z) f'(z')`."""
         return series(self.slope_powers, self.slope, correlation)
@@ -109,6 +113,12 @@ def series(powers: tuple[float, ...], total: float, correlation: float) -> float
     for power in reversed(powers):
         value = value * c + power
     return value + max(total - sum(powers), 0.0) * c ** len(powers)
+
+
+def series_at(powers: tuple[float, ...], total: float, correlations: np.ndarray) -> np.ndarray:
+    """Returns the same for several correlations."""
+    rest = max(total - sum(powers), 0.0)
+    return np.asarray(np.polynomial.polynomial.polyval(np.clip(correlations, -1.0, 1.0), (*powers, rest)))
 
 
 @functools.cache

@@ -333,3 +333,35 @@ def test_every_tap_is_counted_once():
     matrix, *_ = taps_met(7, 4, taps=3, stride=2, rate=1, padding="same")
     assert matrix.shape == (4, 7)
     assert matrix.sum(1).tolist() == pytest.approx([2 / 3, 1, 1, 2 / 3])
+
+
+def test_windows_that_overlap_are_alike():
+    """Averages of three entries that are one apart have two of them in common, those two apart one."""
+    _, _, signal = predicted(lambda x: layers.AveragePooling1D(3, 1)(x), (40, 16))
+    assert signal.by_distance((1,), [np.arange(4)]).tolist() == pytest.approx([1 / 3, 2 / 9, 1 / 9, 0.0])
+    strided = predicted(lambda x: layers.Conv1D(16, 1, 2)(layers.AveragePooling1D(3, 1)(x)), (40, 16))[2]
+    assert strided.by_distance((1,), [np.arange(2)])[1] == pytest.approx(strided.second_moment / 3)
+
+
+NEIGHBOURS = {
+    "max_pooling": lambda x: layers.MaxPooling2D(3, 2)(layers.ReLU()(x)),
+    "average_pooling": lambda x: layers.AveragePooling2D(3, 1, padding="same")(layers.ReLU()(x)),
+    "border": lambda x: layers.Conv2D(256, 3, padding="same")(layers.ReLU()(x)),
+    "normalized": lambda x: layers.ReLU()(normalized(layers.Conv2D(256, 1)(layers.MaxPooling2D(3, 1)(x)))),
+    "joined": lambda x: layers.MaxPooling2D(3, 1)(
+        layers.Concatenate()([layers.ReLU()(x), layers.ReLU()(layers.AveragePooling2D(3, 1, padding="same")(x))])
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_neighbours_agree_as_far_as_said(name):
+    """Some ten thousand pairs of 64 samples, and of 64 channels or more: known to a few per cent."""
+    model, _, signal = predicted(NEIGHBOURS[name], (9, 9, 64))
+    values = measured(model, (9, 9, 64), training=True)
+    square = np.mean(values**2)
+    assert signal.second_moment == pytest.approx(square, rel=0.05)
+    said = signal.by_distance((1, 2), [np.arange(2)] * 2) / square
+    seen = [[square, np.mean(values[:, :, 1:] * values[:, :, :-1])], [np.mean(values[:, 1:] * values[:, :-1]), 0.0]]
+    seen[1][1] = np.mean(values[:, 1:, 1:] * values[:, :-1, :-1])
+    assert said == pytest.approx(np.array(seen) / square, abs=0.05)

@@ -17,7 +17,7 @@ from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, respond, slope_where
-from keras_autoinit.signals import Shape, Signal, aligned, constant, weighted_by
+from keras_autoinit.signals import Near, Shape, Signal, aligned, constant, weighted_by
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
 
@@ -245,6 +245,7 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     along = tuple(map(response.covariance, correlations))
     apart = tuple(response.covariance(_correlation(signal, value)) for value in signal.apart)
     made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns)
+    made = dataclasses.replace(made, near=_near(signal, response))
     powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
     made = dataclasses.replace(weighted_by(made, signal.profile, powers[0]), bent=(function, signal))
 
@@ -265,6 +266,13 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
         return weighted_by(passed, signal.profile, powers[1])
 
     return made, back
+
+
+def _near(signal: Signal, response: Response) -> Near | None:
+    """Returns how far neighbours agree in what a function makes."""
+    if signal.near is None or signal.variance <= 1e-24:
+        return None
+    return signal.near.changed(lambda values: response.covariances((values - signal.mean**2) / signal.variance))
 
 
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:

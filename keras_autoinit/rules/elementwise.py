@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import activation_of
-from keras_autoinit.rectified import RELU, Law, rectified
+from keras_autoinit.rectified import RELU, Law, rectified, side_by_side
 from keras_autoinit.rules.base import (
     Context,
     Effect,
@@ -168,6 +168,13 @@ def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[int 
 
 
 def _law_of(signal: Signal) -> Law | None:
+    """Returns the law of a rectified signal, or of several side by side; `None` for one that is not rectified."""
+    if signal.law is None and signal.joined is not None:
+        laws = [_law_of(one) for _, one in signal.joined[1]]
+        known = [law for law in laws if law is not None]
+        return (
+            side_by_side(known, [count for count, _ in signal.joined[1]], signal) if len(known) == len(laws) else None
+        )
     if signal.law is None and signal.bent is not None and signal.bent[0] == RELU:
         return rectified(signal.bent[1])
     law: Law | None = signal.law

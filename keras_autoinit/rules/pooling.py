@@ -1,25 +1,27 @@
-"""Pooling, reductions over axes, and up-sampling.
-
-Windows are taken as apart: what two overlapping ones share is not counted as agreement.
-"""
+"""Pooling, reductions over axes, and up-sampling."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_autoinit.activations import Activation, known
 from keras_autoinit.functions import error_function
+from keras_autoinit.rectified import RELU, law_of, quantiles
 from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.rules.linear import taps_met
-from keras_autoinit.signals import Shape, Signal, averaged_signal, sum_over
+from keras_autoinit.rules.linear import by_distance, taps_met
+from keras_autoinit.signals import FARTHEST, Near, Shape, Signal, averaged_signal, blended, in_window, sum_over
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})
+# Entries of a window up to which what overlapping ones share is counted.
+MOST_SHARED = 16
 
 
 def _names(*stems: str) -> tuple[str, ...]:
@@ -71,16 +73,54 @@ def _spread_over(gradient: Signal, axes: tuple[int, ...], rank: int, kept: bool)
 @for_operations("AveragePool")
 def average_pooling(context: Context) -> Effect:
     """Averages over windows; those at the border hold fewer entries."""
-    windows = _windows(context)
-    made = averaged_signal(context.signal, windows)
+    held = _held(context)
+    windows = {axis: float(one.sum(1).mean()) for axis, one in held.items()}
+    made = _near_averages(context, averaged_signal(context.signal, windows), held)
+    # A gradient is shared out among the entries of its window.
+    share = math.prod(float((1 / one.sum(1)).mean()) for one in held.values())
     count = math.prod(windows.values())
 
     def backward(gradients: Gradients) -> Gradients:
-        # Each entry is in as many windows as `count` times the outputs to the inputs.
-        gradient = scale(gradients[0], count**-2 * max(count * context.growth, 1.0))
+        gradient = scale(gradients[0], share * max(context.growth, 1 / count))
         return (gradient and _same_in_windows(gradient, windows, context.shape_in()),)
 
     return Effect((made,), backward)
+
+
+def _near_averages(context: Context, made: Signal, held: dict[int, np.ndarray]) -> Signal:
+    """Says how far averages agree by the distance of their windows: those that overlap have entries in common."""
+    if len(context.shape_out()) != len(made.along) or not held:
+        return made
+    same, other = (_pairs_of(context.signal, held, apart) for apart in (False, True))
+    along = (float(other.ravel()[0]), *made.along[1:])
+    made = dataclasses.replace(made, second_moment=float(same.ravel()[0]), along=along)
+    return dataclasses.replace(made, near=Near(tuple(held), same, other))
+
+
+def _pairs_of(signal: Signal, held: dict[int, np.ndarray], other: bool = False) -> np.ndarray:
+    """Returns how far the entries of two windows agree, on average, by the windows' distance on each axis."""
+    shares = [_pairs(one.shape, one.tobytes()) for one in held.values()]
+    found = signal.by_distance(list(held), [np.arange(one.shape[1]) for one in shares], other)
+    for axis, one in enumerate(shares):
+        found = np.moveaxis(np.moveaxis(found, axis, -1) @ one.T, -1, axis)
+    return np.asarray(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _pairs(shape: tuple[int, int], held: bytes) -> np.ndarray:
+    """Returns, for two windows by their distance, how many pairs of their entries are how far apart.
+
+    Args:
+        shape: how many windows there are, on how many entries.
+        held: for each window, one for the entries in it.
+    """
+    windows = np.frombuffer(held).reshape(shape)
+    windows = windows / windows.sum(1, keepdims=True)
+    found = []
+    for distance in range(shape[1]):
+        pairs = windows[:, : shape[1] - distance] @ windows[:, distance:].T
+        found.append(by_distance(pairs + pairs.T if distance else pairs)[:FARTHEST])
+    return np.stack(found, 1)
 
 
 def _same_in_windows(gradient: Signal, windows: dict[int, float], shape: Shape) -> Signal:
@@ -95,15 +135,35 @@ def _same_in_windows(gradient: Signal, windows: dict[int, float], shape: Shape) 
 @for_layers(*_names("MaxPooling"))
 @for_operations("MaxPool")
 def max_pooling(context: Context) -> Effect:
-    """Takes the largest of each window."""
-    return _largest(context, math.prod(_windows(context).values()))
+    """Takes the largest of each window; of signals side by side, each on its own."""
+    joined = context.signal.joined
+    if joined is None or not context.shape_out():
+        return _largest(context, _windows(context))
+    axis, parts = joined
+    counts = [count for count, _ in parts]
+    effects = [
+        _largest(dataclasses.replace(context, signals=(dataclasses.replace(one, joined=None),)), _windows(context))
+        for _, one in parts
+    ]
+    each = [effect.outputs[0] for effect in effects]
+    made = blended(each, [count / sum(counts) for count in counts])
+    whole = np.repeat([one.second_moment for one in each], counts)
+    profile = [None if i != axis or whole.mean() <= 0 else whole / whole.mean() for i in range(len(made.along))]
+    made = dataclasses.replace(made, profile=tuple(profile), joined=(axis, tuple(zip(counts, each))))
+
+    def backward(gradients: Gradients) -> Gradients:
+        found = [effect.backward(gradients)[0] for effect in effects]
+        tilts = [one.tilt * count / sum(counts) for one, count in zip(found, counts) if one is not None]
+        return (found[0] and dataclasses.replace(found[0], tilt=sum(tilts)),)
+
+    return Effect((made,), backward)
 
 
 @for_layers(*_names("GlobalMaxPooling"))
 def global_max(context: Context) -> Effect:
     """Takes the largest over all positions."""
     axes, shape = _positions(context), context.shape_in()
-    effect = _largest(context, math.prod(shape[axis] for axis in axes) if shape else 4)
+    effect = _largest(context, {axis: float(shape[axis]) if shape else 2.0 for axis in axes})
     made = effect.outputs[0] if context.layer.keepdims else _without(effect.outputs[0], axes)
     rank = len(context.signal.along)
 
@@ -118,25 +178,31 @@ def global_max(context: Context) -> Effect:
 def largest_over(context: Context) -> Effect:
     """Takes the largest over axes."""
     axes, shape = axes_of(context.option("axis"), len(context.signal.along)), context.shape_in()
-    effect = _largest(context, math.prod(shape[axis] for axis in axes) if shape else 4)
+    effect = _largest(context, {axis: float(shape[axis]) if shape else 2.0 for axis in axes})
     kept = bool(context.option("keepdims", False))
     return Effect((effect.outputs[0] if kept else _without(effect.outputs[0], axes),), effect.backward)
 
 
-def _largest(context: Context, count: float) -> Effect:
+def _largest(context: Context, windows: dict[int, float]) -> Effect:
     """Takes the largest of several entries that agree in part.
 
     The entries are a monotone function of Gaussians with a common part: the largest is that
     function of the common part and the largest of the rest.
     """
     signal = context.signal
-    function, source = signal.bent or (_LINEAR, _without_zeros(signal))
+    function, source = signal.bent or _of_law(signal) or (_LINEAR, _without_zeros(signal))
     positions = source.along[1:-1] or source.along[:1]
-    common = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
-    least = min(max(source.covariance - source.mean**2, 0.0), common)
-    whole = max(round(count), 1)
-    mean, second_moment, within, between = _maximum(function, source.mean, source.variance, common, least, whole)
-    along = [between, *[within] * max(len(signal.along) - 2, 0), mean**2][: len(signal.along)]
+    whole = max(round(math.prod(windows.values())), 1)
+    far = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
+    common = min(max(_in_windows(source, windows) - source.mean**2, far), source.variance)
+    least = max(_in_windows(source, windows, other=True) - source.mean**2, 0.0)
+    largest = _maximum(function, source.mean, source.variance, common, whole)
+    mean, second_moment = largest.mean, largest.second_moment
+    along = [float(largest.between(least)), *[float(largest.between(far))] * max(len(signal.along) - 2, 0), mean**2]
+    made = Signal(second_moment, mean, tuple(along[: len(signal.along)]))
+    made = dataclasses.replace(made, near=_near_largest(context, source, largest))
+    if function == RELU or signal.law is not None:
+        made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
 
     def backward(gradients: Gradients) -> Gradients:
@@ -147,7 +213,47 @@ def _largest(context: Context, count: float) -> Effect:
         # The activation in front is met where the signal is large: a rectifier is open more often than not.
         return (dataclasses.replace(back, tilt=_being_largest(agreement, whole)),)
 
-    return Effect((Signal(second_moment, mean, tuple(along)),), backward)
+    return Effect((made,), backward)
+
+
+def _near_largest(context: Context, source: Signal, largest: _Maximum) -> Near | None:
+    """Returns how far windows agree by their distance: those that overlap have entries in common."""
+    held, sides = _held(context), _sides(context)
+    count = math.prod(size for size, _ in sides.values())
+    if not held or len(context.shape_out()) != len(source.along) or len(largest.within) < count:
+        return None
+    pairs = _pairs_of(source, held)
+    overlaps = [
+        np.maximum(size - stride * np.arange(length), 0) for length, (size, stride) in zip(pairs.shape, sides.values())
+    ]
+    shared = np.minimum(math.prod(np.ix_(*overlaps)), count - 1)
+    # Beside the entries that are in both, which are counted on their own.
+    alike = shared / count**2
+    common = np.maximum((pairs - alike * source.second_moment) / (1 - alike) - source.mean**2, 0.0)
+    same = largest.between(common, shared)
+    same.ravel()[0] = largest.second_moment
+    other = largest.between(np.maximum(_pairs_of(source, held, other=True) - source.mean**2, 0.0))
+    return Near(tuple(held), same, other)
+
+
+def _in_windows(source: Signal, windows: dict[int, float], other: bool = False) -> float:
+    """Returns how far two entries of a window agree, on average, or of windows of different samples."""
+    count = math.prod(windows.values())
+    if source.near is None or count <= 1:
+        return source.covariance if other else min(source.along[1:-1] or source.along[:1], default=0.0)
+    if other:
+        return in_window(source, windows, other)
+    return (count * in_window(source, windows) - source.second_moment) / (count - 1)
+
+
+def _of_law(signal: Signal) -> tuple[Activation, Signal] | None:
+    """Returns the function of a Gaussian that the signal of a trunk is, and that one."""
+    law = signal.law
+    if law is None:
+        return None
+    values, rank = law.values, len(signal.along)
+    function = Activation("trunk", (), lambda z: np.interp(z, hermite_grid()[0], values))
+    return function, Signal(1.0, 0.0, law.correlations[:rank], apart=law.correlations[rank:], near=law.near)
 
 
 def _without_zeros(signal: Signal) -> Signal:
@@ -157,27 +263,63 @@ def _without_zeros(signal: Signal) -> Signal:
     return Signal(signal.second_moment / held, signal.mean / held, along) if 0 < held < 1 else signal
 
 
+@dataclass(frozen=True)
+class _Maximum:
+    """The largest of several entries: a rising function of Gaussians that have a part in common.
+
+    Attributes:
+        mean: its mean.
+        second_moment: its second moment.
+        within: agreement with that of another window, for each number of entries that both have, if
+            the windows have their common part in common, too.
+        common: the variance of that part.
+        quantiles: on the nodes of `hermite_grid`.
+    """
+
+    mean: float
+    second_moment: float
+    within: np.ndarray
+    common: float
+    quantiles: np.ndarray
+
+    def between(self, common: Any, shared: Any = 0) -> Any:
+        """Returns the agreement of two windows that have less in common; it is taken for linear in that."""
+        missing = 1 - np.minimum(common / max(self.common, 1e-30), 1.0)
+        return self.within[shared] - missing * (self.within[0] - self.mean**2)
+
+
 @functools.lru_cache(maxsize=1024)
-def _maximum(
-    function: Activation, mean: float, variance: float, common: float, least: float, count: int
-) -> tuple[float, float, float, float]:
-    """Returns mean, second moment, and agreement between windows and between samples."""
+def _maximum(function: Activation, mean: float, variance: float, common: float, count: int) -> _Maximum:
+    """Integrates over the common part, and over the largest of the rest.
+
+    Two windows of `n` entries that share `m`: given the largest `o` of these, both are independent,
+    and each is the larger one of `o` and of the largest of its other `n - m`.
+    """
     assert function.function is not None
-    z, weights = _nodes()
+    z, _ = _nodes()
     own = math.sqrt(variance - common)
-    below = 0.5 * (1 + np.vectorize(math.erf)(z / math.sqrt(2)))
-    density = count * below ** (count - 1) * weights
-    density /= density.sum()
     shared, shares = np.polynomial.hermite_e.hermegauss(31)
     shares = shares / shares.sum()
     level = mean + math.sqrt(common) * shared[:, None] + own * z[None]
     values = function.function(level.ravel()).reshape(level.shape)
-    expected = values @ density
-    first = float(shares @ expected)
-    within = float(shares @ expected**2)
-    # Linear in the share of the common part that samples have in common too.
-    between = first**2 + (within - first**2) * (least / common if common > 1e-12 else 0.0)
-    return first, float(shares @ (values**2 @ density)), within, between
+    whole = _density(count)
+    expected = values @ whole
+    within = [float(shares @ expected**2)]
+    for both in range(1, count if count <= MOST_SHARED else 1):
+        rest = _density(count - both)
+        larger = np.cumsum((values * rest)[:, ::-1], 1)[:, ::-1] + values * (np.cumsum(rest) - rest)
+        within.append(float(shares @ (larger**2 @ _density(both))))
+    second_moment, spread = float(shares @ (values**2 @ whole)), np.outer(shares, whole)
+    return _Maximum(float(shares @ expected), second_moment, np.array(within), common, quantiles(values, spread))
+
+
+@functools.lru_cache(maxsize=1024)
+def _density(count: int) -> np.ndarray:
+    """Returns the distribution of the largest of so many unit Gaussians, on the nodes."""
+    z, weights = _nodes()
+    below = 0.5 * (1 + error_function(z / math.sqrt(2)))
+    density = count * below ** (count - 1) * weights
+    return np.asarray(density / density.sum())
 
 
 @functools.lru_cache(maxsize=64)
@@ -233,21 +375,32 @@ def _positions(context: Context) -> tuple[int, ...]:
     return tuple(range(2, rank)) if first else tuple(range(1, rank - 1))
 
 
-def _windows(context: Context) -> dict[int, float]:
-    """Returns how many entries of each axis a window holds, on average."""
-    size = context.option("pool_size")
-    axes, shape, made = _positions(context), context.shape_in(), context.shape_out()
+def _sides(context: Context) -> dict[int, tuple[int, int]]:
+    """Returns, for each axis of positions, how long a window is and how far the next one lies; none for whole axes."""
+    size, axes = context.option("pool_size"), _positions(context)
+    if size is None:
+        return {}
     sides = (size,) * len(axes) if isinstance(size, int) else tuple(size)
     strides = context.option("strides") or sides
     strides = (strides,) * len(axes) if isinstance(strides, int) else tuple(strides)
-    padding = context.option("padding", "valid")
-    if not shape or not made:
-        return {axis: float(side) for axis, side in zip(axes, sides)}
-    windows = {}
-    for axis, side, stride in zip(axes, sides, strides):
+    return dict(zip(axes, zip(sides, strides)))
+
+
+def _windows(context: Context) -> dict[int, float]:
+    """Returns how many entries of each axis a window holds, on average."""
+    return {axis: float(one.sum(1).mean()) for axis, one in _held(context).items()}
+
+
+def _held(context: Context) -> dict[int, np.ndarray]:
+    """Returns, for each axis, which entries each window holds."""
+    shape, made, padding = context.shape_in(), context.shape_out(), context.option("padding", "valid")
+    found = {}
+    for axis, (side, stride) in _sides(context).items():
+        if not shape or not made:
+            found[axis] = np.ones((1, side))
+            continue
         met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
         profile = context.signal.profile[axis] if context.signal.profile else None
         # Zeros around the signal are no entries of it.
-        held = met.sum(1) if profile is None else met @ (profile > 0)
-        windows[axis] = side * float(held.mean())
-    return windows
+        found[axis] = ((met > 0) & (True if profile is None else profile > 0)).astype(float)
+    return found
