@@ -134,6 +134,7 @@ BACKWARD = {
         ),
         (4, 4, 64),
     ),
+    "root mean square": (lambda x: x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6), (64, 16)),
     "stochastic depth": (lambda x: layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)(x), (4, 4, 64)),
     "trunk": (
         lambda x: layers.ReLU()(
