@@ -130,6 +130,21 @@ class Signal:
         apart = [place > 0 for axis, place in places.items() if axis not in known]
         return functools.reduce(lambda values, one: np.where(one, far, values), apart, found)
 
+    def alike(self) -> Any:
+        """Returns how much less neighbours agree for being of different size, by their distance; one if they are not.
+
+        The mean of the root of the product of two entries' profiles, as a table like those of `near`.
+        """
+        if self.near is None or not self.profile:
+            return 1.0
+        shape = self.near.same.shape
+        found = []
+        for axis, size in zip(self.near.axes, shape):
+            roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
+            pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
+            found.append(np.pad(pairs, (0, max(size - len(pairs), 0)), "edge")[:size])
+        return math.prod(np.ix_(*found))
+
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""
         along, apart = [power * value for value in self.along], [power * value for value in self.apart]

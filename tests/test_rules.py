@@ -348,6 +348,7 @@ NEIGHBOURS = {
     "max_pooling": lambda x: layers.MaxPooling2D(3, 2)(layers.ReLU()(x)),
     "average_pooling": lambda x: layers.AveragePooling2D(3, 1, padding="same")(layers.ReLU()(x)),
     "border": lambda x: layers.Conv2D(256, 3, padding="same")(layers.ReLU()(x)),
+    "border, rectified": lambda x: layers.ReLU()(layers.Conv2D(256, 9, padding="same")(layers.ReLU()(x))),
     "normalized": lambda x: layers.ReLU()(normalized(layers.Conv2D(256, 1)(layers.MaxPooling2D(3, 1)(x)))),
     "joined": lambda x: layers.MaxPooling2D(3, 1)(
         layers.Concatenate()([layers.ReLU()(x), layers.ReLU()(layers.AveragePooling2D(3, 1, padding="same")(x))])

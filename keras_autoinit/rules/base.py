@@ -272,7 +272,8 @@ def _near(signal: Signal, response: Response) -> Near | None:
     """Returns how far neighbours agree in what a function makes."""
     if signal.near is None or signal.variance <= 1e-24:
         return None
-    return signal.near.changed(lambda values: response.covariances((values - signal.mean**2) / signal.variance))
+    alike, mean, variance = signal.alike(), signal.mean**2, signal.variance
+    return signal.near.changed(lambda values: alike * response.covariances((values / alike - mean) / variance))
 
 
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
