@@ -135,14 +135,20 @@ class Signal:
 
         The mean of the root of the product of two entries' profiles, as a table like those of `near`.
         """
+        return self._of_roots(lambda roots: np.correlate(roots, roots, "full")[len(roots) - 1 :])
+
+    def between(self) -> Any:
+        """Returns the mean root of the profiles of two entries by their distance, over that of all, likewise."""
+        return self._of_roots(lambda roots: (np.cumsum(roots)[::-1] + np.cumsum(roots[::-1])[::-1]) / 2 / roots.mean())
+
+    def _of_roots(self, summed: Callable[[np.ndarray], np.ndarray]) -> Any:
         if self.near is None or not self.profile:
             return 1.0
-        shape = self.near.same.shape
         found = []
-        for axis, size in zip(self.near.axes, shape):
+        for axis, size in zip(self.near.axes, self.near.same.shape):
             roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
-            pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
-            found.append(np.pad(pairs, (0, max(size - len(pairs), 0)), "edge")[:size])
+            means = summed(roots) / np.arange(len(roots), 0, -1)
+            found.append(np.pad(means, (0, max(size - len(means), 0)), "edge")[:size])
         return math.prod(np.ix_(*found))
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:

@@ -236,6 +236,23 @@ def test_queries_hear_nothing_of_what_all_keys_have_in_common():
     assert predicted_square == pytest.approx(measured_square, rel=0.1)
 
 
+def test_keys_hear_of_what_queries_have_in_common_without_what_keys_do():
+    """The gradient at a soft-max is a product: half of its one factor agrees over queries, half of the other over keys."""
+    source, tokens, width = np.random.default_rng(0), 8, 32
+
+    def half_alike(shape):
+        return np.sqrt(0.5) * (source.normal(size=shape) + source.normal(size=(shape[0], 1, shape[2])))
+
+    gradient = np.einsum("ntd,nsd->nts", *(half_alike((2000, tokens, width)) for _ in range(2)))
+    weights = np.exp(source.normal(size=gradient.shape))
+    weights /= weights.sum(2, keepdims=True)
+    at_logits = weights * (gradient - (weights * gradient).sum(2, keepdims=True))
+    _, back = weighted(Signal(1.0, 0.0, (0.0, 0.0, 0.0)), (2,), gradient.shape)
+    found = back(Signal(float(width), 0.0, (0.0, 0.5 * width, 0.5 * width)))
+    # The soft-max itself is averaged over 400 draws.
+    assert found.along[1] == pytest.approx(np.mean(at_logits[:, 1:] * at_logits[:, :-1]), rel=0.15)
+
+
 def test_attention_averages_over_tokens():
     attend = layers.MultiHeadAttention(4, 32)
     model, _, signal = predicted(lambda x: attend(x, x), (16, 128))

@@ -170,7 +170,9 @@ class _Statistics:
         near = signal.near
         if near is None or (self.centred and not {0, *near.axes} <= set(self.whole)):
             return None
-        same, other = (factor * (values - centre.second_moment) for values in (near.same, near.other))
+        # The mean goes along with an entry as far as that is large: those at a border are far apart and small.
+        mean = centre.second_moment * (2 * signal.between() - 1)
+        same, other = (factor * (values - mean) for values in (near.same, near.other))
         own, shared = same - other, other if common is None else common * other
         whole, left = same.ravel()[0] - shared.ravel()[0], own.ravel()[0]
         # What all samples have in common shrinks, and what each has of its own makes up for it.

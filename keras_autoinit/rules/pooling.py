@@ -82,7 +82,10 @@ def average_pooling(context: Context) -> Effect:
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = scale(gradients[0], share * max(context.growth, 1 / count))
-        return (gradient and _same_in_windows(gradient, windows, context.shape_in()),)
+        if gradient is None:
+            return (None,)
+        back = _same_in_windows(gradient, windows, context.shape_in())
+        return (dataclasses.replace(back, profile=_shared_out(gradient, held)),)
 
     return Effect((made,), backward)
 
@@ -94,7 +97,29 @@ def _near_averages(context: Context, made: Signal, held: dict[int, np.ndarray]) 
     same, other = (_pairs_of(context.signal, held, apart) for apart in (False, True))
     along = (float(other.ravel()[0]), *made.along[1:])
     made = dataclasses.replace(made, second_moment=float(same.ravel()[0]), along=along)
-    return dataclasses.replace(made, near=Near(tuple(held), same, other))
+    near = Near(tuple(held), same, other)
+    return dataclasses.replace(made, near=near, profile=_seen(context.signal, held))
+
+
+def _seen(signal: Signal, held: dict[int, np.ndarray]) -> tuple[Any, ...]:
+    """Returns the profile of what is made of windows: the mean of what they hold."""
+    found = list(signal.profile)
+    for axis, windows in held.items():
+        if found and found[axis] is not None:
+            means = windows @ found[axis] / windows.sum(1)
+            found[axis] = means / means.mean()
+    return tuple(found)
+
+
+def _shared_out(gradient: Signal, held: dict[int, np.ndarray]) -> tuple[Any, ...]:
+    """Returns the profile of a gradient that is shared out among what windows hold."""
+    found: list[Any] = list(gradient.profile or (None,) * len(gradient.along))
+    for axis, windows in held.items():
+        known = np.ones(len(windows)) if found[axis] is None else found[axis]
+        if len(known) == len(windows):
+            whole = known @ (windows / windows.sum(1, keepdims=True))
+            found[axis] = whole / whole.mean()
+    return tuple(found)
 
 
 def _pairs_of(signal: Signal, held: dict[int, np.ndarray], other: bool = False) -> np.ndarray:
@@ -201,6 +226,8 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     along = [float(largest.between(least)), *[float(largest.between(far))] * max(len(signal.along) - 2, 0), mean**2]
     made = Signal(second_moment, mean, tuple(along[: len(signal.along)]))
     made = dataclasses.replace(made, near=_near_largest(context, source, largest))
+    if made.near is not None:
+        made = dataclasses.replace(made, profile=_seen(signal, _held(context)))
     if function == RELU or signal.law is not None:
         made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
@@ -210,6 +237,9 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
         if gradient is None:
             return (None,)
         back = Signal(gradient.second_moment * context.growth, 0.0, (0.0,) * len(signal.along))
+        held = _held(context)
+        if held:
+            back = dataclasses.replace(back, profile=_shared_out(gradient, held))
         # The activation in front is met where the signal is large: a rectifier is open more often than not.
         return (dataclasses.replace(back, tilt=_being_largest(agreement, whole)),)
 
