@@ -36,15 +36,27 @@ class Near:
         axes: those of the positions.
         same: `E x x'` of entries of one sample, by the distance on each of these axes, from zero on.
         other: the same of entries of different samples.
+        pulls: for each axis, how far an entry at each place agrees with the mean of all, over that of
+            all: of windows at a border some taps meet nothing. Empty for one everywhere.
     """
 
     axes: tuple[int, ...]
     same: np.ndarray
     other: np.ndarray
+    pulls: tuple[np.ndarray, ...] = ()
 
     def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> Near:
         """Returns the same of a signal whose agreements change so."""
-        return Near(self.axes, change(self.same), change(self.other))
+        return Near(self.axes, change(self.same), change(self.other), self.pulls)
+
+    def pull(self) -> Any:
+        """Returns the mean pull of two entries by their distance, as a table like the others."""
+        found = []
+        for one, size in zip(self.pulls, self.same.shape):
+            counts = np.arange(len(one), 0, -1)
+            means = (np.cumsum(one)[::-1] + np.cumsum(one[::-1])[::-1]) / 2 / counts
+            found.append(np.pad(means, (0, max(size - len(one), 0)), "edge")[:size])
+        return math.prod(np.ix_(*found)) if found else 1.0
 
     def times(self, factor: float) -> Near:
         """Returns the same of what is larger by a factor."""
@@ -135,20 +147,13 @@ class Signal:
 
         The mean of the root of the product of two entries' profiles, as a table like those of `near`.
         """
-        return self._of_roots(lambda roots: np.correlate(roots, roots, "full")[len(roots) - 1 :])
-
-    def between(self) -> Any:
-        """Returns the mean root of the profiles of two entries by their distance, over that of all, likewise."""
-        return self._of_roots(lambda roots: (np.cumsum(roots)[::-1] + np.cumsum(roots[::-1])[::-1]) / 2 / roots.mean())
-
-    def _of_roots(self, summed: Callable[[np.ndarray], np.ndarray]) -> Any:
         if self.near is None or not self.profile:
             return 1.0
         found = []
         for axis, size in zip(self.near.axes, self.near.same.shape):
             roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
-            means = summed(roots) / np.arange(len(roots), 0, -1)
-            found.append(np.pad(means, (0, max(size - len(means), 0)), "edge")[:size])
+            pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
+            found.append(np.pad(pairs, (0, max(size - len(roots), 0)), "edge")[:size])
         return math.prod(np.ix_(*found))
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
@@ -321,7 +326,18 @@ def _near_of(signals: Sequence[Signal], together: Callable[[list[np.ndarray]], A
     several = laid_out(signals)
     if not several:
         return None
-    return Near(several[0].axes, together([one.same for one in several]), together([one.other for one in several]))
+    axes, same, other = several[0].axes, [one.same for one in several], [one.other for one in several]
+    return Near(axes, together(same), together(other), _pulls_of(signals, axes))
+
+
+def _pulls_of(signals: Sequence[Signal], axes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Returns the pulls of what is made of several signals: each one's, by how large its mean over all is."""
+    known = [one.near for one in signals if one.near is not None and one.near.axes == axes and one.near.pulls]
+    if not known or any(len(a) != len(b) for one in known for a, b in zip(one.pulls, known[0].pulls)):
+        return ()
+    shares = np.array([float(np.abs(one.other).mean()) for one in known])
+    shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(known), 1 / len(known))
+    return tuple(sum(share * one.pulls[i] for share, one in zip(shares, known)) for i in range(len(axes)))
 
 
 def laid_out(signals: Sequence[Signal]) -> list[Near]:
@@ -330,11 +346,10 @@ def laid_out(signals: Sequence[Signal]) -> list[Near]:
     axes = sorted({axis for one in known for axis in one.axes})
     sizes = [max(one.same.shape[one.axes.index(axis)] for one in known if axis in one.axes) for axis in axes]
     distances = [np.arange(size) for size in sizes]
-    return [
-        Near(tuple(axes), *(one.by_distance(axes, distances, other) for other in (False, True)))
-        for one in signals
-        if known
-    ]
+    if not known:
+        return []
+    tables = [[one.by_distance(axes, distances, other) for other in (False, True)] for one in signals]
+    return [Near(tuple(axes), same, other) for same, other in tables]
 
 
 def _fewest(signals: Sequence[Signal]) -> float | None:

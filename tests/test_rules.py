@@ -237,7 +237,7 @@ def test_queries_hear_nothing_of_what_all_keys_have_in_common():
 
 
 def test_keys_hear_of_what_queries_have_in_common_without_what_keys_do():
-    """The gradient at a soft-max is a product: half of its one factor agrees over queries, half of the other over keys."""
+    """The gradient at a soft-max is a product: of one factor half agrees over queries, of the other over keys."""
     source, tokens, width = np.random.default_rng(0), 8, 32
 
     def half_alike(shape):

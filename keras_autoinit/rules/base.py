@@ -273,7 +273,12 @@ def _near(signal: Signal, response: Response) -> Near | None:
     if signal.near is None or signal.variance <= 1e-24:
         return None
     alike, mean, variance = signal.alike(), signal.mean**2, signal.variance
-    return signal.near.changed(lambda values: alike * response.covariances((values / alike - mean) / variance))
+    near = signal.near.changed(lambda values: alike * response.covariances((values / alike - mean) / variance))
+    if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
+        return near
+    # The mean of a rectifier grows as the spread does.
+    roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in near.axes]
+    return dataclasses.replace(near, pulls=tuple(one / one.mean() for one in roots))
 
 
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
@@ -296,7 +301,11 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
         along = tuple(value * slope for value, slope in zip(gradient.along, slopes))
         return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, tilt=tilt)
 
-    return dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns), back
+    joined = signal.joined and (
+        signal.joined[0],
+        tuple((count, activated(part, RELU)[0]) for count, part in signal.joined[1]),
+    )
+    return dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns, joined=joined), back
 
 
 def _correlation(signal: Signal, agreement: float) -> float:

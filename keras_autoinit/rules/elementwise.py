@@ -138,7 +138,7 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
     rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
-    made = dataclasses.replace(made, parts=parts_made)
+    made = dataclasses.replace(made, parts=parts_made, joined=_sum_of_each(list(firsts.values()), list(times.values())))
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
@@ -165,6 +165,23 @@ def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[int 
     if first is not None and second is None:
         return one.number, (first, other.signal)
     return (other.number, (second, one.signal)) if second is not None and first is None else (None, None)
+
+
+def _sum_of_each(operands: list[Operand], factors: list[float]) -> Any:
+    """Returns the sums of signals side by side with another one; `None` where there are no such."""
+    if factors != [1.0, 1.0] or operands[0].shape != operands[1].shape:
+        return None
+    one, other = (operand.signal for operand in operands)
+    if (one.joined is None) == (other.joined is None):
+        return None
+    trunk, branch = (one, other) if one.joined is not None else (other, one)
+    assert trunk.joined is not None
+    axis, parts = trunk.joined
+    laws = [None if _law_of(branch) is not None else _law_of(part) for _, part in parts]
+    return axis, tuple(
+        (count, dataclasses.replace(added([part, branch]), parts=None if law is None else (law, branch)))
+        for (count, part), law in zip(parts, laws)
+    )
 
 
 def _law_of(signal: Signal) -> Law | None:

@@ -208,7 +208,17 @@ def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near |
     distances = [np.arange(len(both.get(axis, range(known.get(axis, 0))))) * strides.get(axis, 1) for axis in axes]
     inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
     same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
-    return Near(tuple(axes), same, other)
+    pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
+    return Near(tuple(axes), same, other, tuple(_pull(pulls.get(axis), taps.get(axis)) for axis in axes))
+
+
+def _pull(known: np.ndarray | None, taps: Taps | None) -> np.ndarray:
+    """Returns how far windows agree with the mean of all: as far as what their taps meet does."""
+    if taps is None:
+        return np.ones(1) if known is None else known
+    matrix = taps[0]
+    seen = matrix @ (known if known is not None and len(known) == matrix.shape[1] else np.ones(matrix.shape[1]))
+    return np.asarray(seen / seen.mean()) if seen.mean() > 0 else np.ones(1)
 
 
 def by_distance(pairs: np.ndarray) -> np.ndarray:

@@ -170,8 +170,8 @@ class _Statistics:
         near = signal.near
         if near is None or (self.centred and not {0, *near.axes} <= set(self.whole)):
             return None
-        # The mean goes along with an entry as far as that is large: those at a border are far apart and small.
-        mean = centre.second_moment * (2 * signal.between() - 1)
+        # Those at a border agree less with the mean than others do.
+        mean = centre.second_moment * (2 * near.pull() - 1)
         same, other = (factor * (values - mean) for values in (near.same, near.other))
         own, shared = same - other, other if common is None else common * other
         whole, left = same.ravel()[0] - shared.ravel()[0], own.ravel()[0]

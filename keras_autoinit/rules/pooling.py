@@ -97,8 +97,22 @@ def _near_averages(context: Context, made: Signal, held: dict[int, np.ndarray]) 
     same, other = (_pairs_of(context.signal, held, apart) for apart in (False, True))
     along = (float(other.ravel()[0]), *made.along[1:])
     made = dataclasses.replace(made, second_moment=float(same.ravel()[0]), along=along)
-    near = Near(tuple(held), same, other)
-    return dataclasses.replace(made, near=near, profile=_seen(context.signal, held))
+    near = Near(tuple(held), same, other, _pulls(context.signal, held))
+    profile = _seen(context.signal, held)
+    return dataclasses.replace(made, near=near, profile=profile, patterns=context.signal.patterns)
+
+
+def _pulls(signal: Signal, held: dict[int, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Returns how far windows agree with the mean of all: as what they hold does."""
+    near = signal.near
+    if near is None or near.axes != tuple(held):
+        return ()
+    found = []
+    for windows, pull in zip(held.values(), near.pulls):
+        known = pull if len(pull) == windows.shape[1] else np.ones(windows.shape[1])
+        means = windows @ known / windows.sum(1)
+        found.append(means / means.mean())
+    return tuple(found)
 
 
 def _seen(signal: Signal, held: dict[int, np.ndarray]) -> tuple[Any, ...]:
@@ -227,7 +241,7 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     made = Signal(second_moment, mean, tuple(along[: len(signal.along)]))
     made = dataclasses.replace(made, near=_near_largest(context, source, largest))
     if made.near is not None:
-        made = dataclasses.replace(made, profile=_seen(signal, _held(context)))
+        made = dataclasses.replace(made, profile=_seen(signal, _held(context)), patterns=signal.patterns)
     if function == RELU or signal.law is not None:
         made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
@@ -263,7 +277,7 @@ def _near_largest(context: Context, source: Signal, largest: _Maximum) -> Near |
     same = largest.between(common, shared)
     same.ravel()[0] = largest.second_moment
     other = largest.between(np.maximum(_pairs_of(source, held, other=True) - source.mean**2, 0.0))
-    return Near(tuple(held), same, other)
+    return Near(tuple(held), same, other, _pulls(source, held))
 
 
 def _in_windows(source: Signal, windows: dict[int, float], other: bool = False) -> float:
