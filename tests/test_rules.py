@@ -366,11 +366,21 @@ NEIGHBOURS = {
     "average_pooling": lambda x: layers.AveragePooling2D(3, 1, padding="same")(layers.ReLU()(x)),
     "border": lambda x: layers.Conv2D(256, 3, padding="same")(layers.ReLU()(x)),
     "border, rectified": lambda x: layers.ReLU()(layers.Conv2D(256, 9, padding="same")(layers.ReLU()(x))),
+    "border, normalized": lambda x: normalized(layers.Conv2D(256, 9, padding="same")(layers.ReLU()(x))),
     "normalized": lambda x: layers.ReLU()(normalized(layers.Conv2D(256, 1)(layers.MaxPooling2D(3, 1)(x)))),
+    "trunk": lambda x: trunk(x),
     "joined": lambda x: layers.MaxPooling2D(3, 1)(
         layers.Concatenate()([layers.ReLU()(x), layers.ReLU()(layers.AveragePooling2D(3, 1, padding="same")(x))])
     ),
 }
+
+
+def trunk(x):
+    """The largest of signals side by side that a small branch has been added to."""
+    small = layers.AveragePooling2D(3, 1, padding="same")(x)
+    joined = layers.Concatenate()([layers.ReLU()(x), layers.ReLU()(small)])
+    branch = layers.Rescaling(0.2)(layers.Conv2D(128, 1)(joined))
+    return layers.MaxPooling2D(2)(layers.ReLU()(layers.Add()([joined, branch])))
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
@@ -380,7 +390,13 @@ def test_neighbours_agree_as_far_as_said(name):
     values = measured(model, (9, 9, 64), training=True)
     square = np.mean(values**2)
     assert signal.second_moment == pytest.approx(square, rel=0.05)
-    said = signal.by_distance((1, 2), [np.arange(2)] * 2) / square
-    seen = [[square, np.mean(values[:, :, 1:] * values[:, :, :-1])], [np.mean(values[:, 1:] * values[:, :-1]), 0.0]]
-    seen[1][1] = np.mean(values[:, 1:, 1:] * values[:, :-1, :-1])
-    assert said == pytest.approx(np.array(seen) / square, abs=0.05)
+    for other, pairs in ((False, (values, values)), (True, (values[:-1], values[1:]))):
+        seen = [[np.mean(before * after) for before, after in apart(*pairs, down)] for down in range(2)]
+        said = signal.by_distance((1, 2), [np.arange(2)] * 2, other)
+        assert said / square == pytest.approx(np.array(seen) / square, abs=0.05)
+
+
+def apart(first, second, down):
+    """Two signals without and with a step to the right between their entries, and these many downwards."""
+    first, second = first[:, : first.shape[1] - down], second[:, down:]
+    return [(first, second), (first[:, :, :-1], second[:, :, 1:])]

@@ -264,15 +264,17 @@ def _near_largest(context: Context, source: Signal, largest: _Maximum) -> Near |
     """Returns how far windows agree by their distance: those that overlap have entries in common."""
     held, sides = _held(context), _sides(context)
     count = math.prod(size for size, _ in sides.values())
-    if not held or len(context.shape_out()) != len(source.along) or len(largest.within) < count:
+    if not held or len(context.shape_out()) != len(source.along) or count > MOST_SHARED:
         return None
     pairs = _pairs_of(source, held)
     overlaps = [
         np.maximum(size - stride * np.arange(length), 0) for length, (size, stride) in zip(pairs.shape, sides.values())
     ]
-    shared = np.minimum(math.prod(np.ix_(*overlaps)), count - 1)
+    # At borders windows hold fewer entries, and share as many fewer.
+    most = len(largest.within)
+    shared = np.minimum(np.rint(math.prod(np.ix_(*overlaps)) * most / count).astype(int), most - 1)
     # Beside the entries that are in both, which are counted on their own.
-    alike = shared / count**2
+    alike = shared / most**2
     common = np.maximum((pairs - alike * source.second_moment) / (1 - alike) - source.mean**2, 0.0)
     same = largest.between(common, shared)
     same.ravel()[0] = largest.second_moment
