@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from keras_autoinit.activations import Activation, known
-from keras_autoinit.functions import error_function
-from keras_autoinit.rectified import RELU, law_of, quantiles
+from keras_autoinit.maxima import MOST_SHARED, Maximum, being_largest, maximum, uneven
+from keras_autoinit.rectified import RELU, law_of
 from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
 from keras_autoinit.rules.linear import by_distance, taps_met
@@ -20,8 +19,6 @@ from keras_autoinit.signals import FARTHEST, Near, Shape, Signal, averaged_signa
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})
-# Entries of a window up to which what overlapping ones share is counted.
-MOST_SHARED = 16
 
 
 def _names(*stems: str) -> tuple[str, ...]:
@@ -230,37 +227,89 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     """
     signal = context.signal
     function, source = signal.bent or _of_law(signal) or (_LINEAR, _without_zeros(signal))
+    # How far entries agree that are of the same size.
+    alike = source.alike()
+    source = dataclasses.replace(source, near=source.near and source.near.changed(lambda values: values / alike))
     positions = source.along[1:-1] or source.along[:1]
     whole = max(round(math.prod(windows.values())), 1)
     far = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
     common = min(max(_in_windows(source, windows) - source.mean**2, far), source.variance)
     least = max(_in_windows(source, windows, other=True) - source.mean**2, 0.0)
-    largest = _maximum(function, source.mean, source.variance, common, whole)
+    largest = maximum(function, source.mean, source.variance, common, whole)
     mean, second_moment = largest.mean, largest.second_moment
     along = [float(largest.between(least)), *[float(largest.between(far))] * max(len(signal.along) - 2, 0), mean**2]
     made = Signal(second_moment, mean, tuple(along[: len(signal.along)]))
     made = dataclasses.replace(made, near=_near_largest(context, source, largest))
+    held = _held(context)
     if made.near is not None:
-        made = dataclasses.replace(made, profile=_seen(signal, _held(context)), patterns=signal.patterns)
+        made = dataclasses.replace(made, profile=_seen(signal, held), patterns=signal.patterns)
     if function == RELU or signal.law is not None:
         made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
+    sizes = _sizes(source, held)
+    moments = (function, round(source.mean, 6), float(f"{source.variance:.4g}"), agreement)
+    made, wins = _unevenly(made, sizes, moments, whole) if sizes else (made, held)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
         if gradient is None:
             return (None,)
         back = Signal(gradient.second_moment * context.growth, 0.0, (0.0,) * len(signal.along))
-        held = _held(context)
-        if held:
-            back = dataclasses.replace(back, profile=_shared_out(gradient, held))
+        if wins:
+            back = dataclasses.replace(back, profile=_shared_out(gradient, wins))
         # The activation in front is met where the signal is large: a rectifier is open more often than not.
-        return (dataclasses.replace(back, tilt=_being_largest(agreement, whole)),)
+        return (dataclasses.replace(back, tilt=being_largest(agreement, whole)),)
 
     return Effect((made,), backward)
 
 
-def _near_largest(context: Context, source: Signal, largest: _Maximum) -> Near | None:
+def _sizes(source: Signal, held: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Returns, for each axis, how large the entries of each window are, zero for those that it does not hold.
+
+    None where no axis has entries of different size.
+    """
+    known = {axis: source.profile[axis] if source.profile else None for axis in held}
+    if any(one is not None and len(one) != held[axis].shape[1] for axis, one in known.items()):
+        return {}
+    sizes = {axis: windows * (1.0 if known[axis] is None else known[axis]) for axis, windows in held.items()}
+    return sizes if any(one is not None for one in known.values()) else {}
+
+
+def _unevenly(
+    made: Signal, sizes: dict[int, np.ndarray], moments: Any, count: int
+) -> tuple[Signal, dict[int, np.ndarray]]:
+    """Returns the largest of windows whose entries are of different size, and how often each entry is it."""
+    wins, profile = {}, list(made.profile or (None,) * len(made.along))
+    for axis, rows in sizes.items():
+        side = max(round(float((rows > 0).sum(1).mean())), 1)
+        others = max(round(count / side), 1)
+        even = uneven(*moments, (1.0,) * side, others)
+        found = [uneven(*moments, tuple(row[row > 0].round(2).tolist()), others) for row in rows]
+        wins[axis] = np.zeros(rows.shape)
+        wins[axis][rows > 0] = np.concatenate([one[2] for one in found])
+        means, squares = (np.array([one[i] / even[i] for one in found]) for i in (0, 1))
+        made, profile[axis] = _grown(made, axis, means, squares), squares / squares.mean()
+    return dataclasses.replace(made, profile=tuple(profile)), wins
+
+
+def _grown(made: Signal, axis: int, means: np.ndarray, squares: np.ndarray) -> Signal:
+    """Returns a signal whose squares grow from place to place on an axis."""
+    roots = np.sqrt(squares)
+    growth, apart = float(squares.mean()), float(roots.mean() ** 2)
+    along = tuple((apart if i == axis else growth) * value for i, value in enumerate(made.along))
+    near = made.near
+    if near is not None and axis in near.axes:
+        place = near.axes.index(axis)
+        pairs = by_distance(np.outer(roots, roots))[: near.same.shape[place]]
+        shape = [-1 if i == place else 1 for i in range(near.same.ndim)]
+        near = near.changed(lambda values: values * pairs.reshape(shape))
+        pulls = [roots / roots.mean() if i == place else one for i, one in enumerate(near.pulls)]
+        near = dataclasses.replace(near, pulls=tuple(pulls))
+    square, mean = growth * made.second_moment, float(means.mean()) * made.mean
+    return dataclasses.replace(made, second_moment=square, mean=mean, along=along, near=near)
+
+
+def _near_largest(context: Context, source: Signal, largest: Maximum) -> Near | None:
     """Returns how far windows agree by their distance: those that overlap have entries in common."""
     held, sides = _held(context), _sides(context)
     count = math.prod(size for size, _ in sides.values())
@@ -307,84 +356,6 @@ def _without_zeros(signal: Signal) -> Signal:
     held = math.prod(float((one > 0).mean()) for one in signal.profile if one is not None)
     along = tuple(value / held for value in signal.along)
     return Signal(signal.second_moment / held, signal.mean / held, along) if 0 < held < 1 else signal
-
-
-@dataclass(frozen=True)
-class _Maximum:
-    """The largest of several entries: a rising function of Gaussians that have a part in common.
-
-    Attributes:
-        mean: its mean.
-        second_moment: its second moment.
-        within: agreement with that of another window, for each number of entries that both have, if
-            the windows have their common part in common, too.
-        common: the variance of that part.
-        quantiles: on the nodes of `hermite_grid`.
-    """
-
-    mean: float
-    second_moment: float
-    within: np.ndarray
-    common: float
-    quantiles: np.ndarray
-
-    def between(self, common: Any, shared: Any = 0) -> Any:
-        """Returns the agreement of two windows that have less in common; it is taken for linear in that."""
-        missing = 1 - np.minimum(common / max(self.common, 1e-30), 1.0)
-        return self.within[shared] - missing * (self.within[0] - self.mean**2)
-
-
-@functools.lru_cache(maxsize=1024)
-def _maximum(function: Activation, mean: float, variance: float, common: float, count: int) -> _Maximum:
-    """Integrates over the common part, and over the largest of the rest.
-
-    Two windows of `n` entries that share `m`: given the largest `o` of these, both are independent,
-    and each is the larger one of `o` and of the largest of its other `n - m`.
-    """
-    assert function.function is not None
-    z, _ = _nodes()
-    own = math.sqrt(variance - common)
-    shared, shares = np.polynomial.hermite_e.hermegauss(31)
-    shares = shares / shares.sum()
-    level = mean + math.sqrt(common) * shared[:, None] + own * z[None]
-    values = function.function(level.ravel()).reshape(level.shape)
-    whole = _density(count)
-    expected = values @ whole
-    within = [float(shares @ expected**2)]
-    for both in range(1, count if count <= MOST_SHARED else 1):
-        rest = _density(count - both)
-        larger = np.cumsum((values * rest)[:, ::-1], 1)[:, ::-1] + values * (np.cumsum(rest) - rest)
-        within.append(float(shares @ (larger**2 @ _density(both))))
-    second_moment, spread = float(shares @ (values**2 @ whole)), np.outer(shares, whole)
-    return _Maximum(float(shares @ expected), second_moment, np.array(within), common, quantiles(values, spread))
-
-
-@functools.lru_cache(maxsize=1024)
-def _density(count: int) -> np.ndarray:
-    """Returns the distribution of the largest of so many unit Gaussians, on the nodes."""
-    z, weights = _nodes()
-    below = 0.5 * (1 + error_function(z / math.sqrt(2)))
-    density = count * below ** (count - 1) * weights
-    return np.asarray(density / density.sum())
-
-
-@functools.lru_cache(maxsize=64)
-def _being_largest(agreement: float, count: int) -> np.ndarray:
-    """Returns how often an entry is the largest of so many, over how often any is, by its place on `hermite_grid`."""
-    z, weights, _ = hermite_grid()
-    shared, shares = np.polynomial.hermite_e.hermegauss(15)
-    # What the entries have in common, given one of them, and what is left of that one.
-    common = math.sqrt(agreement) * z[:, None] + math.sqrt(1 - agreement) * shared
-    own = (z[:, None] - math.sqrt(agreement) * common) / math.sqrt(max(1 - agreement, 1e-6))
-    often = (0.5 * (1 + error_function(own / math.sqrt(2)))) ** (count - 1) @ shares
-    return np.asarray(often / (weights @ often))
-
-
-@functools.cache
-def _nodes() -> tuple[np.ndarray, np.ndarray]:
-    z = np.linspace(-8, 8, 801)
-    weights = np.exp(-(z**2) / 2)
-    return z, weights / weights.sum()
 
 
 @for_layers(*_names("UpSampling"))
