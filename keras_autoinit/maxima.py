@@ -100,7 +100,7 @@ def _nodes() -> tuple[np.ndarray, np.ndarray]:
 def uneven(
     function: Activation, mean: float, variance: float, agreement: float, sizes: tuple[float, ...], others: int
 ) -> tuple[float, float, np.ndarray]:
-    """Returns mean and second moment of the largest of entries of different size, and how often each size is it.
+    """Returns mean and second moment of the largest of entries of different size, and how a gradient is shared out.
 
     Given what they have in common, the largest is below `y` where all are, each of a size of its own.
 
@@ -123,7 +123,9 @@ def uneven(
     whole = below.prod(0)
     middle = mean + spread * (level[1:] + level[:-1]) / 2
     values, often = np.asarray(function.function(middle)), np.diff(whole, axis=1)
-    wins = [np.sum(shares[:, None] * np.diff(one) * _between(whole / np.maximum(one, 1e-300))) for one in below]
+    # A gradient comes back to those that win where the function is not flat.
+    steep = np.diff(function.function(mean + spread * level)) ** 2
+    wins = [shares @ (np.diff(one) * _between(whole / np.maximum(one, 1e-300)) @ steep) for one in below]
     shares = shares / shares.sum()
     return float(shares @ (often @ values)), float(shares @ (often @ values**2)), np.array(wins) / np.sum(wins)
 

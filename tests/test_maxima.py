@@ -26,7 +26,8 @@ def test_the_largest_of_entries_of_different_size(agreement):
     # The grid adds as much again.
     assert mean == pytest.approx(largest.mean(), rel=0.01)
     assert square == pytest.approx(np.mean(largest**2), rel=0.02)
-    assert wins[1] == pytest.approx(np.mean(values.argmax(1) >= 2), abs=0.01)
+    # A gradient comes back where the rectifier is open.
+    assert wins[1] == pytest.approx(np.mean(values.argmax(1)[largest > 0] >= 2), abs=0.01)
 
 
 @pytest.mark.parametrize("shared", [0, 3, 8])

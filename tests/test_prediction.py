@@ -16,15 +16,17 @@ from keras_autoinit import AutoInit
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
 
-# Model: median and 95th percentile of |log2| for signals, then for gradients; three seeds. Those for signals are
-# what is wanted; those for gradients guard what has been reached. Wanted are 0.10 and 0.35.
+# Model: median and 95th percentile of |log2| for signals, then for gradients, of as many draws as it takes. What is
+# wanted, but for the gradients of two models, where the bound guards what has been reached.
+WANTED = (0.05, 0.20, 0.10, 0.35)
 BOUNDS = {
-    "ResNet50": (0.05, 0.20, 0.10, 0.35),
+    "ResNet50": WANTED,
     "MobileNetV2": (0.05, 0.20, 0.25, 0.45),
-    "DenseNet121": (0.05, 0.20, 0.30, 1.2),
-    "ConvNeXtTiny": (0.05, 0.20, 0.10, 0.35),
-    "BERT": (0.05, 0.20, 0.20, 0.35),
-    "Llama": (0.05, 0.20, 0.15, 0.35),
+    "DenseNet121": WANTED,
+    "InceptionV3": (0.05, 0.20, 0.16, 0.40),
+    "ConvNeXtTiny": WANTED,
+    "BERT": WANTED,
+    "Llama": WANTED,
 }
 
 
