@@ -260,12 +260,23 @@ def _averaged_near(signal: Signal, sizes: Mapping[int, float], near: Sequence[in
 
 
 def in_window(signal: Signal, sizes: Mapping[int, float], other: bool = False) -> float:
-    """Returns how far two entries of a window agree, on average: on an axis, `size - d` pairs are `d` apart."""
-    found = signal.by_distance(list(sizes), [np.arange(math.ceil(size)) for size in sizes.values()], other)
-    for size in reversed(list(sizes.values())):
-        pairs = (size - np.arange(math.ceil(size))) * np.where(np.arange(math.ceil(size)) > 0, 2.0, 1.0)
-        found = found @ (pairs / pairs.sum())
-    return float(found)
+    """Returns how far two entries of a window agree, on average, by their distances on axes that `near` knows."""
+    near = signal.near
+    assert near is not None
+    far = signal.agreement({*sizes, 0} if other else sizes)
+    found = (near.other if other else near.same) - far
+    for axis in reversed(near.axes):
+        length = found.shape[-1]
+        found = found @ _distances(sizes[axis])[:length] if axis in sizes else found[..., 0]
+    return far + float(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _distances(size: float) -> np.ndarray:
+    """Returns how many pairs of a run of this length are how far apart: `size - d`, either way round."""
+    distances = np.arange(max(math.ceil(size), FARTHEST))
+    pairs = np.maximum(size - distances, 0.0) * np.where(distances > 0, 2.0, 1.0)
+    return np.asarray(pairs / pairs.sum())
 
 
 def averaged_signal(signal: Signal, sizes: Mapping[int, float]) -> Signal:

@@ -334,7 +334,7 @@ def _near_largest(context: Context, source: Signal, largest: Maximum) -> Near | 
 def _in_windows(source: Signal, windows: dict[int, float], other: bool = False) -> float:
     """Returns how far two entries of a window agree, on average, or of windows of different samples."""
     count = math.prod(windows.values())
-    if source.near is None or count <= 1:
+    if source.near is None or count <= 1 or not set(windows) <= set(source.near.axes):
         return source.covariance if other else min(source.along[1:-1] or source.along[:1], default=0.0)
     if other:
         return in_window(source, windows, other)
