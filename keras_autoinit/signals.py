@@ -438,12 +438,19 @@ def chance_between(signal: Signal, shape: Shape) -> float:
     positions, units = math.prod(shape[1:-1]), max(shape[-1], 1)
     if signal.variance <= 0:
         return 0.0
-    axes = tuple(range(1, len(signal.along) - 1)) if positions > 1 else ()
-    pairs = [axes, (0,), (0, *axes)]
-    alike = [(signal.agreement(one) - signal.mean**2) / signal.variance if one else 0.0 for one in pairs]
-    unlike = 0.0 if signal.channels is None else signal.channels.unlike
-    apart = alike[0] ** 2 + unlike - alike[2] ** 2
-    return max((1 - alike[1] ** 2) / positions + (1 - 1 / positions) * apart, 0.0) / units
+    one = _correlations(signal)
+    squares = multiplied([one, one])
+    sizes = {axis: float(size) for axis, size in enumerate(shape[:-1]) if axis > 0}
+    unlike = 0.0 if signal.channels is None else (1 - 1 / positions) * signal.channels.unlike
+    return max(averaged(squares, sizes) + unlike - averaged(squares, sizes, (0,)), 0.0) / units
+
+
+def _correlations(signal: Signal) -> Signal:
+    """Returns how far entries agree beside their mean, for a variance of one."""
+    mean, variance = signal.mean**2, signal.variance
+    along, apart = (tuple((v - mean) / variance for v in values) for values in (signal.along, signal.apart))
+    near = signal.near and signal.near.changed(lambda values: (values - mean) / variance)
+    return Signal(1.0, 0.0, along, apart=apart, near=near)
 
 
 def chance_of_square(signal: Signal, shape: Shape) -> float:
@@ -453,10 +460,7 @@ def chance_of_square(signal: Signal, shape: Shape) -> float:
     """
     if signal.variance <= 0 or len(shape) != len(signal.along):
         return 0.0
-    along, apart = (
-        tuple((value - signal.mean**2) / signal.variance for value in values) for values in (signal.along, signal.apart)
-    )
-    one = Signal(1.0, 0.0, along, apart=apart)
+    one = _correlations(signal)
     sizes = {axis: float(BATCH if axis == 0 else size) for axis, size in enumerate(shape)}
     return 2 * max(averaged(multiplied([one, one]), sizes), 0.0)
 
@@ -496,7 +500,11 @@ def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     second_moment = sum(one.second_moment for one in weighted)
     made = Signal(second_moment, mean, along, profile=_profile_of(weighted, rank), apart=tuple(apart))
     near = _near_of(signals, lambda several: sum(share * one for share, one in zip(shares, several)))
-    return dataclasses.replace(made, patterns=_fewest(signals), near=near)
+    sizes = None
+    if any(one.sizes is not None for one in signals):
+        # By how much of the whole each one is, not by how large its entries are.
+        sizes = mixed_sizes([dataclasses.replace(one, sizes=given.sizes) for one, given in zip(weighted, signals)])
+    return dataclasses.replace(made, patterns=_fewest(signals), near=near, sizes=sizes)
 
 
 def side_by_side(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]) -> Signal:

@@ -454,7 +454,9 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
         signal.joined[0],
         tuple((count, activated(part, RELU)[0]) for count, part in signal.joined[1]),
     )
-    return dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns, joined=joined), back
+    # What has been rectified is nearly so again: its squares grow as they did.
+    made = dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns, sizes=signal.sizes)
+    return dataclasses.replace(made, joined=joined), back
 
 
 def _correlation(signal: Signal, agreement: float) -> float:
