@@ -294,7 +294,9 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     uneven = float(f"{covariance(sizes, sizes):.2g}")
     given = (function, signal.mean, signal.variance, channels)
     response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
-    power, steepness, of_mean = powers_of(*given, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
+    # Powers to three digits: signals that are nearly alike, as behind normalizations, share them.
+    rounded = (function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), channels)
+    power, steepness, of_mean = powers_of(*rounded, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
     correlations = [_correlation(signal, value) for value in signal.along]
     unlike = _unlike(signal)
     along = tuple(map(response.covariance, correlations, unlike))
