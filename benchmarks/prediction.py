@@ -10,6 +10,12 @@ unit variance (words and masks where it asks for those), and gets independent un
 outputs. The table gives, over layers, the median, the 95th percentile and the largest of
 `|log2(measured / predicted)|` of the standard deviation of each output, and of the second moment of
 the gradient there. Wanted: 0.05 and 0.20 for the signal, 0.10 and 0.35 for the gradient.
+
+What is predicted is a mean over draws, and what one draw makes is a random number: by less than a per
+cent in a wide network with normalization, by a third in VGG16, whose samples all become alike, so that
+one draw of the weights decides on all of them. So draws are pooled, `--seeds` at least, until the mean of
+them is known to `PRECISION` in half of the layers, or `--most` are; the table says how many it took, and
+to what the mean is known then. Nothing that is predicted has a say in it.
 """
 
 from __future__ import annotations
@@ -35,6 +41,9 @@ INDEPENDENT = ka.Theory(linear_start=False, attention="plain")
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 BATCH = 32
 LENGTH = 16
+# In log2: the standard error of the mean over draws at which no more are made.
+PRECISION = 0.05
+MOST = 40
 HUB = {
     "BERT": ("BertBackbone", {"num_heads": 4, "intermediate_dim": 256, "max_sequence_length": LENGTH}),
     "Llama": ("LlamaBackbone", {"num_query_heads": 4, "num_key_value_heads": 2, "intermediate_dim": 256}),
@@ -125,10 +134,23 @@ def measured(model: keras.Model, layers: list[Any], inputs: Any, source: np.rand
     }
 
 
-def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT) -> tuple[list[Any], Any]:
-    """Returns one row per layer: path, predicted and measured spread, predicted and measured gradient."""
+def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT, most: int | None = None) -> tuple[Any, ...]:
+    """Sets what is predicted beside what is measured.
+
+    Args:
+        model: is drawn anew for every seed.
+        seeds: how many draws to make at least.
+        method: plans the model.
+        most: how many draws to make at most; as many as at least, unless told otherwise.
+
+    Returns:
+        One row per layer: path, predicted and measured spread, predicted and measured gradient; the
+        plan; how many draws were made; and to what their mean is known, in log2.
+    """
     sums: dict[str, list[Any]] = defaultdict(list)
-    for seed in range(seeds):
+    for seed in range(max(seeds, most or 0)):
+        if seed >= seeds and uncertainty(sums) <= PRECISION:
+            break
         source = np.random.default_rng(seed)
         inputs = inputs_for(model, source)
         plan = ka.AutoInit(method, seed=seed, overwrite=True).apply(
@@ -147,7 +169,20 @@ def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT) -> tuple
         spread, factor = several[0][:2]
         stds, gradients = (np.array([one[i] for one in several], np.float64) for i in (2, 3))
         rows.append((path, spread, float(np.sqrt((stds**2).mean())), factor, float(gradients.mean())))
-    return rows, plan
+    return rows, plan, max(map(len, sums.values())), uncertainty(sums)
+
+
+def uncertainty(sums: dict[str, list[Any]]) -> float:
+    """Returns the standard error of the mean over draws, in log2: the median over layers, of spread or of gradient."""
+    squares = [np.array([one[2] ** 2 for one in several]) for several in sums.values()]
+    gradients = [np.array([one[3] for one in several]) for several in sums.values()]
+    errors = [
+        [np.std(one, ddof=1) / np.mean(one) / np.sqrt(len(one)) for one in kind if len(one) > 1 and np.mean(one) > 0]
+        for kind in (squares, gradients)
+    ]
+    # A spread is the root of a square.
+    of_spread, of_gradient = (float(np.median(one)) / np.log(2) if one else np.inf for one in errors)
+    return max(of_spread / 2, of_gradient)
 
 
 def errors(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -161,16 +196,18 @@ def main(arguments: list[str] | None = None) -> None:
     names = [name for name, value in sorted(vars(keras.applications).items()) if callable(value)]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", default=[*names, *HUB])
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="draws to pool at least")
+    parser.add_argument("--most", type=int, default=MOST, help="draws to pool at most")
     parser.add_argument("--layers", action="store_true", help="print every layer")
     options = parser.parse_args(arguments)
     print(
         f"{'model':20} {'layers':>6}  {'signal: median':>14} {'95 %':>6} {'worst':>6}  {'gradient: median':>16} "
-        f"{'95 %':>6} {'worst':>6}"
+        f"{'95 %':>6} {'worst':>6}  {'draws':>5} {'known to':>8}"
     )
     for name in options.models:
         keras.backend.clear_session()
-        rows, plan = compared(backbone(name) if name in HUB else application(name), options.seeds)
+        model = backbone(name) if name in HUB else application(name)
+        rows, plan, draws, known = compared(model, options.seeds, most=options.most)
         if options.layers:
             for path, *numbers in rows:
                 print(
@@ -183,7 +220,8 @@ def main(arguments: list[str] | None = None) -> None:
             f"{name:20} {len(rows):6}  "
             + "   ".join(
                 f"{np.median(e):14.3f} {np.quantile(e, 0.95):6.3f} {e.max():6.3f}" for e in (forward, backward)
-            ),
+            )
+            + f"  {draws:5} {known:8.3f}",
             flush=True,
         )
 

@@ -166,9 +166,11 @@ class Theory(FromGraph):
             chosen, notes = NAMED[self.residual](graph, kept)
             fixed, taken = {**fixed, **chosen}, taken | set(chosen)
         if self.attention == "mimetic":
-            _, prediction = plain._followed(graph, selection, fixed)
             chosen, why = mimetic_start(graph, taken)
-            tables, others = tables_start(graph, prediction.signals, taken) if chosen else ({}, {})
+            tables: dict[str, Fixed] = {}
+            others: dict[str, str] = {}
+            if chosen:
+                tables, others = tables_start(graph, plain._followed(graph, selection, fixed)[1].signals, taken)
             fixed, remarks = {**fixed, **chosen, **tables}, {**remarks, **why, **others}
         return fixed, remarks, notes
 

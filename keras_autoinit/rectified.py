@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from keras_autoinit.activations import activation
 from keras_autoinit.functions import error_function
-from keras_autoinit.responses import hermite_grid, series
-from keras_autoinit.signals import Signal
+from keras_autoinit.responses import hermite_grid, series, series_at
+from keras_autoinit.signals import Near, Signal, laid_out
 
 RELU = activation("relu")
 
@@ -39,10 +41,12 @@ class Law:
     Attributes:
         values: the function on the nodes of `hermite_grid`.
         correlations: for each of the signal's `pairs`, that of the Gaussians of two such entries.
+        near: the same of neighbours, by their distance.
     """
 
     values: np.ndarray
     correlations: tuple[float, ...]
+    near: Near | None = None
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,8 @@ def rectified(source: Signal) -> Law:
     """Returns the law of a rectified Gaussian."""
     z, _, _ = hermite_grid()
     values = np.maximum(source.mean + math.sqrt(source.variance) * z, 0.0)
-    return Law(values, tuple(_correlation(source, value) for value in source.pairs))
+    near = source.near and source.near.changed(lambda agreement: _correlation(source, agreement))
+    return Law(values, tuple(_correlation(source, value) for value in source.pairs), near)
 
 
 def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
@@ -119,7 +124,9 @@ def rectified_sum(law: Law, other: Signal) -> RectifiedSum:
     pairs = [(one, _correlation(other, two)) for one, two in zip(law.correlations, other.pairs)]
     along = tuple(by_mean.covariance(*pair) for pair in pairs)
     rank = len(along) // 2
-    whole = Signal(by_mean.total, float(weights @ means), along[:rank], law=_law(x, spread, along), apart=along[rank:])
+    near = by_mean.near(law, other)
+    made = _law(x, spread, along, near)
+    whole = Signal(by_mean.total, float(weights @ means), along[:rank], law=made, apart=along[rank:], near=near)
     return RectifiedSum(whole, tuple(by_slope.covariance(*pair) for pair in pairs), by_slope.total, law, x, spread)
 
 
@@ -161,18 +168,33 @@ class _Partial:
         """Returns `E f f'`; what the averaged Gaussian adds is taken for linear in its correlation."""
         return series(self.powers, self.known, first) + (self.total - self.known) * second
 
+    def near(self, law: Law, other: Signal) -> Near | None:
+        """Returns the same for neighbours, by their distance."""
+        if law.near is None and other.near is None:
+            return None
+        rank = len(other.along)
+        first = Signal(1.0, 0.0, law.correlations[:rank], apart=law.correlations[rank:], near=law.near)
+        one, two = laid_out([first, other])
+        return Near(
+            one.axes,
+            *(
+                series_at(self.powers, self.known, a) + (self.total - self.known) * _correlation(other, b)
+                for a, b in ((one.same, two.same), (one.other, two.other))
+            ),
+        )
+
 
 def _partial(coefficients: np.ndarray, known: float, total: float) -> _Partial:
     return _Partial(tuple((coefficients**2).tolist()), known, total)
 
 
-def _correlation(signal: Signal, agreement: float) -> float:
+def _correlation(signal: Signal, agreement: Any) -> Any:
     return (agreement - signal.mean**2) / signal.variance if signal.variance > 1e-24 else 0.0
 
 
-def _law(x: np.ndarray, spread: float, along: tuple[float, ...]) -> Law:
+def _law(x: np.ndarray, spread: float, along: tuple[float, ...], near: Near | None) -> Law:
     """Returns the law of `max(x + b, 0)`: the quantile function of what it makes, with what is below zero at zero."""
-    _, weights, polynomials = hermite_grid()
+    _, weights, _ = hermite_grid()
     y = np.linspace(0.0, max(float(x.max()) + REACH * spread, 1e-12), POINTS)
     # Nodes that stand together, at zero above all, are one: nothing that the spread does not blur.
     _, index = np.unique(np.round(x * FINE / spread), return_inverse=True)
@@ -180,9 +202,29 @@ def _law(x: np.ndarray, spread: float, along: tuple[float, ...]) -> Law:
     places = np.bincount(index, weights * x) / np.maximum(masses, 1e-300)
     below = 0.5 * (1 + error_function((y[:, None] - places) / spread / SQRT2)) @ masses
     values = np.interp(_cumulated(), below, y)
-    coefficients = polynomials @ (weights * values)
-    powers, total = tuple((coefficients**2).tolist()), float(weights @ values**2)
-    return Law(values, tuple(_correlation_for(powers, total, value) for value in along))
+    return law_of(values, along, near)
+
+
+def law_of(values: np.ndarray, pairs: tuple[float, ...], near: Near | None) -> Law:
+    """Returns the law of a signal by its quantiles on the nodes, and by how far it agrees with itself."""
+    _, weights, polynomials = hermite_grid()
+    powers, total = tuple(((polynomials @ (weights * values)) ** 2).tolist()), float(weights @ values**2)
+    near = near and near.changed(lambda agreement: _correlations_for(powers, total, agreement))
+    return Law(values, tuple(_correlation_for(powers, total, value) for value in pairs), near)
+
+
+def quantiles(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Returns the quantiles on the nodes of numbers of which some count more than others."""
+    order = np.argsort(values, axis=None)
+    below = np.cumsum(shares.ravel()[order])
+    return np.asarray(np.interp(_cumulated() * below[-1], below, values.ravel()[order]))
+
+
+def law_of_all(laws: Sequence[Law], counts: Sequence[int], whole: Signal) -> Law:
+    """Returns the law of several signals side by side."""
+    _, weights, _ = hermite_grid()
+    values = np.stack([law.values for law in laws])
+    return law_of(quantiles(values, np.outer(counts, weights)), whole.pairs, whole.near)
 
 
 @functools.cache
@@ -199,3 +241,10 @@ def _correlation_for(powers: tuple[float, ...], total: float, covariance: float)
         middle = (low + high) / 2
         low, high = (middle, high) if series(powers, total, middle) < covariance else (low, middle)
     return (low + high) / 2
+
+
+def _correlations_for(powers: tuple[float, ...], total: float, covariances: np.ndarray) -> np.ndarray:
+    """Returns the same for many covariances, between the points of a grid."""
+    correlations = np.linspace(-1.0, 1.0, 801)
+    made = np.maximum.accumulate(series_at(powers, total, correlations))
+    return np.interp(covariances, made, correlations)

@@ -56,6 +56,14 @@ class Response:
         """Returns `E f(z) f(z')` of two samples."""
         return series(self.apart or self.powers, sum(self.apart) or self.second_moment, correlation)
 
+    def covariances(self, correlations: np.ndarray, unlike: float = 0.0) -> np.ndarray:
+        """Returns `covariance` for several correlations."""
+        return series_at(self.powers, self.second_moment, correlations) + self.powers[2] * unlike
+
+    def all_between_samples(self, correlations: np.ndarray) -> np.ndarray:
+        """Returns `between_samples` for several correlations."""
+        return series_at(self.apart or self.powers, sum(self.apart) or self.second_moment, correlations)
+
     def slope_covariance(self, correlation: float) -> float:
         """Returns `E f'(z) f'(z')`."""
         return series(self.slope_powers, self.slope, correlation)
@@ -197,6 +205,12 @@ def series(powers: tuple[float, ...], total: float, correlation: float) -> float
     for power in reversed(powers):
         value = value * c + power
     return value + max(total - sum(powers), 0.0) * c ** len(powers)
+
+
+def series_at(powers: tuple[float, ...], total: float, correlations: np.ndarray) -> np.ndarray:
+    """Returns the same for several correlations."""
+    rest = max(total - sum(powers), 0.0)
+    return np.asarray(np.polynomial.polynomial.polyval(np.clip(correlations, -1.0, 1.0), (*powers, rest)))
 
 
 @functools.cache

@@ -6,9 +6,10 @@ A forward signal and a gradient are the same record.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,45 @@ Shape = tuple[int, ...]
 LARGEST = 1e60
 # The least share that counts: to a negative power, nothing would be without bounds.
 FAINT = 1e-3
+
+
+# The distance up to which it matters which neighbours two entries are.
+FARTHEST = 24
+
+
+@dataclass(frozen=True)
+class Near:
+    """How far entries agree by their distance: windows that overlap are alike, or lie at one border.
+
+    Attributes:
+        axes: those of the positions.
+        same: `E x x'` of entries of one sample, by the distance on each of these axes, from zero on.
+        other: the same of entries of different samples.
+        pulls: for each axis, how far an entry at each place agrees with the mean of all, over that of
+            all: of windows at a border some taps meet nothing. Empty for one everywhere.
+    """
+
+    axes: tuple[int, ...]
+    same: np.ndarray
+    other: np.ndarray
+    pulls: tuple[np.ndarray, ...] = ()
+
+    def changed(self, change: Callable[[np.ndarray], np.ndarray]) -> Near:
+        """Returns the same of a signal whose agreements change so."""
+        return Near(self.axes, change(self.same), change(self.other), self.pulls)
+
+    def pull(self) -> Any:
+        """Returns the mean pull of two entries by their distance, as a table like the others."""
+        found = []
+        for one, size in zip(self.pulls, self.same.shape):
+            counts = np.arange(len(one), 0, -1)
+            means = (np.cumsum(one)[::-1] + np.cumsum(one[::-1])[::-1]) / 2 / counts
+            found.append(np.pad(means, (0, max(size - len(one), 0)), "edge")[:size])
+        return math.prod(np.ix_(*found)) if found else 1.0
+
+    def times(self, factor: float) -> Near:
+        """Returns the same of what is larger by a factor."""
+        return self.changed(lambda values: factor * values)
 
 
 @dataclass(frozen=True)
@@ -53,6 +93,7 @@ class Signal:
             bend: `E g g' z z'` of two positions, where what was made there is `z` and `z'`.
         sizes: how large single samples are beside the others; `None` for as large as what it was made from.
         mean_power: with which power of a sample's square its mean goes; `None` for that of what it was made from.
+        near: how far entries agree by their distance; `None` where all agree as `along` says.
     """
 
     second_moment: float
@@ -70,6 +111,7 @@ class Signal:
     steered: float = field(default=0.0, repr=False, compare=False)
     sizes: Sizes | None = field(default=None, repr=False, compare=False)
     mean_power: float | None = field(default=None, repr=False, compare=False)
+    near: Near | None = field(default=None, repr=False, compare=False)
 
     @property
     def covariance(self) -> float:
@@ -87,7 +129,43 @@ class Signal:
         along = tuple(square * value for value in self.along)
         apart = tuple(square * value for value in self.apart)
         second_moment, mean = square * self.second_moment, number * self.mean
-        return Signal(second_moment, mean, along, profile=self.profile, apart=apart, patterns=self.patterns)
+        made = Signal(second_moment, mean, along, profile=self.profile, apart=apart, patterns=self.patterns)
+        return dataclasses.replace(made, near=self.near and self.near.times(square))
+
+    def by_distance(self, axes: Sequence[int], distances: Sequence[np.ndarray], other: bool = False) -> np.ndarray:
+        """Returns `E x x'` of entries by their distances on some axes: on the grid of these.
+
+        Args:
+            axes: on which they may differ.
+            distances: for each axis.
+            other: whether they are of different samples.
+        """
+        places = dict(zip(axes, np.ix_(*distances)))
+        far = self.agreement({*axes, 0} if other else axes)
+        found = np.full((1,) * len(axes), self.covariance if other else self.second_moment)
+        known = self.near.axes if self.near is not None else ()
+        if self.near is not None:
+            at = [places.get(axis, np.zeros((1,) * len(axes), int)) for axis in known]
+            values = self.near.other if other else self.near.same
+            inside = [place < size for place, size in zip(at, values.shape)]
+            values = values[tuple(np.where(within, place, 0) for within, place in zip(inside, at))]
+            found = np.where(functools.reduce(np.logical_and, inside), values, far)
+        apart = [place > 0 for axis, place in places.items() if axis not in known]
+        return functools.reduce(lambda values, one: np.where(one, far, values), apart, found)
+
+    def alike(self) -> Any:
+        """Returns how much less neighbours agree for being of different size, by their distance; one if they are not.
+
+        The mean of the root of the product of two entries' profiles, as a table like those of `near`.
+        """
+        if self.near is None or not self.profile:
+            return 1.0
+        found = []
+        for axis, size in zip(self.near.axes, self.near.same.shape):
+            roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
+            pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
+            found.append(np.pad(pairs, (0, max(size - len(roots), 0)), "edge")[:size])
+        return math.prod(np.ix_(*found))
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""
@@ -100,7 +178,7 @@ class Signal:
         if axis is not None and profile:
             profile[axis] = None
         made = Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile), patterns=self.patterns)
-        return dataclasses.replace(made, apart=tuple(apart))
+        return dataclasses.replace(made, apart=tuple(apart), near=self.near and self.near.times(power))
 
     def agreement(self, axes: Iterable[int]) -> float:
         """Returns how far entries agree that differ on some axes."""
@@ -121,7 +199,7 @@ class Signal:
 
     def with_axes(self, along: Sequence[float], apart: Sequence[float] = ()) -> Signal:
         """Returns the signal with other axes."""
-        return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart))
+        return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart), near=None)
 
 
 def fitting(signal: Signal, shape: Shape) -> Signal:
@@ -171,12 +249,45 @@ def averaged(signal: Signal, sizes: Mapping[int, float], apart: Sequence[int] = 
     Of two averages, the product, if they stand apart on other axes.
     """
     axes = [axis for axis, size in sizes.items() if size > 1]
+    near = [axis for axis in axes if signal.near is not None and axis in signal.near.axes and set(apart) <= {0}]
     total = 0.0
     for chosen in itertools.product((False, True), repeat=len(axes)):
         differing = [axis for axis, differs in zip(axes, chosen) if differs]
+        if near and set(differing) <= {0, *near}:
+            continue
         weight = math.prod(1 - 1 / sizes[axis] if differs else 1 / sizes[axis] for axis, differs in zip(axes, chosen))
         total += weight * signal.agreement({*differing, *apart})
-    return total
+    return total + (_averaged_near(signal, {axis: sizes[axis] for axis in axes}, near, 0 in apart) if near else 0.0)
+
+
+def _averaged_near(signal: Signal, sizes: Mapping[int, float], near: Sequence[int], apart: bool) -> float:
+    """Returns the part of an average's second moment that pairs make whose agreement goes with their distance."""
+    window = {axis: sizes[axis] for axis in near}
+    rest = math.prod(1 / size for axis, size in sizes.items() if axis not in near and axis != 0)
+    same = 0.0 if apart else 1 / sizes.get(0, 1.0)
+    return rest * sum(
+        share * in_window(signal, window, other) for share, other in ((same, False), (1 - same, True)) if share
+    )
+
+
+def in_window(signal: Signal, sizes: Mapping[int, float], other: bool = False) -> float:
+    """Returns how far two entries of a window agree, on average, by their distances on axes that `near` knows."""
+    near = signal.near
+    assert near is not None
+    far = signal.agreement({*sizes, 0} if other else sizes)
+    found = (near.other if other else near.same) - far
+    for axis in reversed(near.axes):
+        length = found.shape[-1]
+        found = found @ _distances(sizes[axis])[:length] if axis in sizes else found[..., 0]
+    return far + float(found)
+
+
+@functools.lru_cache(maxsize=256)
+def _distances(size: float) -> np.ndarray:
+    """Returns how many pairs of a run of this length are how far apart: `size - d`, either way round."""
+    distances = np.arange(max(math.ceil(size), FARTHEST))
+    pairs = np.maximum(size - distances, 0.0) * np.where(distances > 0, 2.0, 1.0)
+    return np.asarray(pairs / pairs.sum())
 
 
 def averaged_signal(signal: Signal, sizes: Mapping[int, float]) -> Signal:
@@ -201,6 +312,7 @@ def aligned(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
         apart=pairs or tuple(apart),
         along=(*[signal.second_moment] * missing, *along),
         joined=None,
+        near=None if missing or any(repeated) else signal.near,
         profile=(*[None] * missing, *profile) if profile else (),
     )
 
@@ -227,7 +339,39 @@ def added(signals: Sequence[Signal]) -> Signal:
     apart = tuple(sum(one.agreement({0, axis}) for one in signals) + cross for axis in range(rank))
     total = sum(one.second_moment for one in signals) + cross
     made = Signal(total, mean, along, profile=_profile_of(signals, rank), apart=apart, patterns=_fewest(signals))
-    return dataclasses.replace(made, tilt=_tilt_of(signals))
+    near = _near_of(signals, lambda several: sum(several) + cross)
+    return dataclasses.replace(made, tilt=_tilt_of(signals), near=near)
+
+
+def _near_of(signals: Sequence[Signal], together: Callable[[list[np.ndarray]], Any]) -> Near | None:
+    """Returns how far neighbours agree in what is made of several signals."""
+    several = laid_out(signals)
+    if not several:
+        return None
+    axes, same, other = several[0].axes, [one.same for one in several], [one.other for one in several]
+    return Near(axes, together(same), together(other), _pulls_of(signals, axes))
+
+
+def _pulls_of(signals: Sequence[Signal], axes: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    """Returns the pulls of what is made of several signals: each one's, by how large its mean over all is."""
+    known = [one.near for one in signals if one.near is not None and one.near.axes == axes and one.near.pulls]
+    if not known or any(len(a) != len(b) for one in known for a, b in zip(one.pulls, known[0].pulls)):
+        return ()
+    shares = np.array([float(np.abs(one.other).mean()) for one in known])
+    shares = shares / shares.sum() if shares.sum() > 0 else np.full(len(known), 1 / len(known))
+    return tuple(sum(share * one.pulls[i] for share, one in zip(shares, known)) for i in range(len(axes)))
+
+
+def laid_out(signals: Sequence[Signal]) -> list[Near]:
+    """Returns how far neighbours agree in each of several signals, by the same distances; none if in none of them."""
+    known = [one.near for one in signals if one.near is not None]
+    axes = sorted({axis for one in known for axis in one.axes})
+    sizes = [max(one.same.shape[one.axes.index(axis)] for one in known if axis in one.axes) for axis in axes]
+    distances = [np.arange(size) for size in sizes]
+    if not known:
+        return []
+    tables = [[one.by_distance(axes, distances, other) for other in (False, True)] for one in signals]
+    return [Near(tuple(axes), same, other) for same, other in tables]
 
 
 def _fewest(signals: Sequence[Signal]) -> float | None:
@@ -266,7 +410,7 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     apart = tuple(math.prod(one.agreement({0, axis}) for one in signals) for axis in range(rank))
     mean = math.prod(one.mean for one in signals)
     made = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
-    made = _large_together(made, signals)
+    made = _large_together(dataclasses.replace(made, near=_near_of(signals, math.prod)), signals)
     # Where all are faint together, as at borders, the product is larger than that of the means.
     for one in signals:
         made = weighted_by(made, one.profile, 1.0)
@@ -281,7 +425,8 @@ def _large_together(made: Signal, signals: Sequence[Signal]) -> Signal:
     whole = product(sizes)
     more = math.exp(log_mean(covariance(whole, whole)) - sum(log_mean(covariance(one, one)) for one in sizes))
     along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
-    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole)
+    near = made.near and dataclasses.replace(made.near, same=more * made.near.same)
+    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole, near=near)
 
 
 def chance_between(signal: Signal, shape: Shape) -> float:
@@ -293,12 +438,19 @@ def chance_between(signal: Signal, shape: Shape) -> float:
     positions, units = math.prod(shape[1:-1]), max(shape[-1], 1)
     if signal.variance <= 0:
         return 0.0
-    axes = tuple(range(1, len(signal.along) - 1)) if positions > 1 else ()
-    pairs = [axes, (0,), (0, *axes)]
-    alike = [(signal.agreement(one) - signal.mean**2) / signal.variance if one else 0.0 for one in pairs]
-    unlike = 0.0 if signal.channels is None else signal.channels.unlike
-    apart = alike[0] ** 2 + unlike - alike[2] ** 2
-    return max((1 - alike[1] ** 2) / positions + (1 - 1 / positions) * apart, 0.0) / units
+    one = _correlations(signal)
+    squares = multiplied([one, one])
+    sizes = {axis: float(size) for axis, size in enumerate(shape[:-1]) if axis > 0}
+    unlike = 0.0 if signal.channels is None else (1 - 1 / positions) * signal.channels.unlike
+    return max(averaged(squares, sizes) + unlike - averaged(squares, sizes, (0,)), 0.0) / units
+
+
+def _correlations(signal: Signal) -> Signal:
+    """Returns how far entries agree beside their mean, for a variance of one."""
+    mean, variance = signal.mean**2, signal.variance
+    along, apart = (tuple((v - mean) / variance for v in values) for values in (signal.along, signal.apart))
+    near = signal.near and signal.near.changed(lambda values: (values - mean) / variance)
+    return Signal(1.0, 0.0, along, apart=apart, near=near)
 
 
 def chance_of_square(signal: Signal, shape: Shape) -> float:
@@ -308,10 +460,7 @@ def chance_of_square(signal: Signal, shape: Shape) -> float:
     """
     if signal.variance <= 0 or len(shape) != len(signal.along):
         return 0.0
-    along, apart = (
-        tuple((value - signal.mean**2) / signal.variance for value in values) for values in (signal.along, signal.apart)
-    )
-    one = Signal(1.0, 0.0, along, apart=apart)
+    one = _correlations(signal)
     sizes = {axis: float(BATCH if axis == 0 else size) for axis, size in enumerate(shape)}
     return 2 * max(averaged(multiplied([one, one]), sizes), 0.0)
 
@@ -337,6 +486,7 @@ def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Sign
             found[axis] = whole / whole.mean()
     along, apart = (tuple(growth * value for value in values) for values in (signal.along, signal.apart))
     grown = dataclasses.replace(signal, second_moment=growth * signal.second_moment, along=along, apart=apart)
+    grown = dataclasses.replace(grown, near=signal.near and signal.near.times(growth))
     return dataclasses.replace(grown, profile=tuple(found), bent=None, joined=None)
 
 
@@ -349,7 +499,12 @@ def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:
     weighted = [one.times(math.sqrt(share)) for one, share in zip(signals, shares)]
     second_moment = sum(one.second_moment for one in weighted)
     made = Signal(second_moment, mean, along, profile=_profile_of(weighted, rank), apart=tuple(apart))
-    return dataclasses.replace(made, patterns=_fewest(signals))
+    near = _near_of(signals, lambda several: sum(share * one for share, one in zip(shares, several)))
+    sizes = None
+    if any(one.sizes is not None for one in signals):
+        # By how much of the whole each one is, not by how large its entries are.
+        sizes = mixed_sizes([dataclasses.replace(one, sizes=given.sizes) for one, given in zip(weighted, signals)])
+    return dataclasses.replace(made, patterns=_fewest(signals), near=near, sizes=sizes)
 
 
 def side_by_side(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]) -> Signal:
@@ -392,7 +547,12 @@ def reshaped(signal: Signal, shape: Shape, wanted: Shape) -> Signal:
     # Samples that are cut up or put together are no samples any more.
     kept = shape[:1] == wanted[:1]
     return dataclasses.replace(
-        signal, along=tuple(along), profile=(), joined=None, apart=tuple(apart) if kept and signal.apart else ()
+        signal,
+        along=tuple(along),
+        profile=(),
+        joined=None,
+        apart=tuple(apart) if kept and signal.apart else (),
+        near=None,
     )
 
 

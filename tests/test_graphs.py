@@ -334,3 +334,12 @@ def test_shapes_have_the_size_of_the_batch_that_is_given():
     for number in (2, 5):
         graph = read(model, np.ones((number, 4, 6), "float32"))
         assert {graph.specs[tensor].shape[0] for call in graph.calls for tensor in call.outputs} == {number}
+
+
+def test_layers_of_an_application_that_only_compute_are_looked_into():
+    """Those that hold weights, or do something else in training, are left whole."""
+    scaled = pytest.importorskip("keras.src.applications.inception_resnet_v2").CustomScaleLayer(0.2)
+    whole = pytest.importorskip("keras.src.applications.convnext").LayerScale(0.1, 4)
+    inputs = keras.Input((4,))
+    graph = read(keras.Model(inputs, scaled([inputs, whole(inputs)])))
+    assert [type(call.operation).__name__ for call in graph.calls] == ["LayerScale", "Multiply", "Add"]

@@ -18,22 +18,24 @@ from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.signals import BATCH
 
-# Model: median and 95th percentile of |log2| for signals, then for gradients; three seeds. Those for signals are
-# what is wanted; those for gradients guard what has been reached. Wanted are 0.10 and 0.35.
+# Model: median and 95th percentile of |log2| for signals, then for gradients, of as many draws as it takes. What is
+# wanted, but for the gradients of some models, where the bound guards what has been reached.
+WANTED = (0.05, 0.20, 0.10, 0.35)
 BOUNDS = {
-    "ResNet50": (0.05, 0.20, 0.10, 0.35),
-    "MobileNet": (0.05, 0.20, 0.10, 0.35),
-    "MobileNetV2": (0.05, 0.20, 0.10, 0.35),
+    "ResNet50": WANTED,
+    "MobileNet": WANTED,
+    "MobileNetV2": WANTED,
     "MobileNetV3Small": (0.05, 0.20, 0.85, 1.90),
     # Of eight units in a gate, which make the same of all samples, three draws are few: a note names them.
     "EfficientNetB0": (0.05, 0.30, 0.40, 0.90),
     "EfficientNetV2B0": (0.05, 0.20, 0.65, 1.05),
     "Xception": (0.05, 0.20, 0.16, 0.35),
     "NASNetMobile": (0.05, 0.20, 0.20, 0.50),
-    "DenseNet121": (0.05, 0.20, 0.15, 1.1),
-    "ConvNeXtTiny": (0.05, 0.20, 0.10, 0.35),
-    "BERT": (0.05, 0.20, 0.20, 0.35),
-    "Llama": (0.05, 0.20, 0.15, 0.35),
+    "DenseNet121": WANTED,
+    "InceptionV3": (0.05, 0.20, 0.16, 0.40),
+    "ConvNeXtTiny": WANTED,
+    "BERT": WANTED,
+    "Llama": WANTED,
 }
 
 
@@ -53,7 +55,7 @@ def test_real_models_do_as_predicted(name):
     if name in script.HUB:
         pytest.importorskip("keras_hub")
     model = script.backbone(name) if name in script.HUB else script.application(name)
-    rows, _ = script.compared(model, seeds=3)
+    rows, *_ = script.compared(model, seeds=3, most=script.MOST)
     found = [f(e) for e in script.errors(rows) for f in (np.median, lambda e: np.quantile(e, 0.95))]
     assert all(value <= bound for value, bound in zip(found, BOUNDS[name])), found
 

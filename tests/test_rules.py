@@ -154,6 +154,7 @@ BACKWARD = {
         ),
         (4, 4, 64),
     ),
+    "root mean square": (lambda x: x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6), (64, 16)),
     "stochastic depth": (lambda x: layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)(x), (4, 4, 64)),
     "trunk": (
         lambda x: layers.ReLU()(
@@ -266,6 +267,23 @@ def test_queries_hear_nothing_of_what_all_keys_have_in_common():
     assert predicted_square == pytest.approx(measured_square, rel=0.1)
 
 
+def test_keys_hear_of_what_queries_have_in_common_without_what_keys_do():
+    """The gradient at a soft-max is a product: of one factor half agrees over queries, of the other over keys."""
+    source, tokens, width = np.random.default_rng(0), 8, 32
+
+    def half_alike(shape):
+        return np.sqrt(0.5) * (source.normal(size=shape) + source.normal(size=(shape[0], 1, shape[2])))
+
+    gradient = np.einsum("ntd,nsd->nts", *(half_alike((2000, tokens, width)) for _ in range(2)))
+    weights = np.exp(source.normal(size=gradient.shape))
+    weights /= weights.sum(2, keepdims=True)
+    at_logits = weights * (gradient - (weights * gradient).sum(2, keepdims=True))
+    _, back = weighted(Signal(1.0, 0.0, (0.0, 0.0, 0.0)), (2,), gradient.shape)
+    found = back(Signal(float(width), 0.0, (0.0, 0.5 * width, 0.5 * width)))
+    # The soft-max itself is averaged over 400 draws.
+    assert found.along[1] == pytest.approx(np.mean(at_logits[:, 1:] * at_logits[:, :-1]), rel=0.15)
+
+
 def test_attention_averages_over_tokens():
     attend = layers.MultiHeadAttention(4, 32)
     model, _, signal = predicted(lambda x: attend(x, x), (16, 128))
@@ -364,3 +382,52 @@ def test_every_tap_is_counted_once():
     matrix, *_ = taps_met(7, 4, taps=3, stride=2, rate=1, padding="same")
     assert matrix.shape == (4, 7)
     assert matrix.sum(1).tolist() == pytest.approx([2 / 3, 1, 1, 2 / 3])
+
+
+def test_windows_that_overlap_are_alike():
+    """Averages of three entries that are one apart have two of them in common, those two apart one."""
+    _, _, signal = predicted(lambda x: layers.AveragePooling1D(3, 1)(x), (40, 16))
+    assert signal.by_distance((1,), [np.arange(4)]).tolist() == pytest.approx([1 / 3, 2 / 9, 1 / 9, 0.0])
+    strided = predicted(lambda x: layers.Conv1D(16, 1, 2)(layers.AveragePooling1D(3, 1)(x)), (40, 16))[2]
+    assert strided.by_distance((1,), [np.arange(2)])[1] == pytest.approx(strided.second_moment / 3)
+
+
+NEIGHBOURS = {
+    "max_pooling": lambda x: layers.MaxPooling2D(3, 2)(layers.ReLU()(x)),
+    "average_pooling": lambda x: layers.AveragePooling2D(3, 1, padding="same")(layers.ReLU()(x)),
+    "border": lambda x: layers.Conv2D(256, 3, padding="same")(layers.ReLU()(x)),
+    "border, rectified": lambda x: layers.ReLU()(layers.Conv2D(256, 9, padding="same")(layers.ReLU()(x))),
+    "border, normalized": lambda x: normalized(layers.Conv2D(256, 9, padding="same")(layers.ReLU()(x))),
+    "normalized": lambda x: layers.ReLU()(normalized(layers.Conv2D(256, 1)(layers.MaxPooling2D(3, 1)(x)))),
+    "trunk": lambda x: trunk(x),
+    "joined": lambda x: layers.MaxPooling2D(3, 1)(
+        layers.Concatenate()([layers.ReLU()(x), layers.ReLU()(layers.AveragePooling2D(3, 1, padding="same")(x))])
+    ),
+}
+
+
+def trunk(x):
+    """The largest of signals side by side that a small branch has been added to."""
+    small = layers.AveragePooling2D(3, 1, padding="same")(x)
+    joined = layers.Concatenate()([layers.ReLU()(x), layers.ReLU()(small)])
+    branch = layers.Rescaling(0.2)(layers.Conv2D(128, 1)(joined))
+    return layers.MaxPooling2D(2)(layers.ReLU()(layers.Add()([joined, branch])))
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_neighbours_agree_as_far_as_said(name):
+    """Some ten thousand pairs of 64 samples, and of 64 channels or more: known to a few per cent."""
+    model, _, signal = predicted(NEIGHBOURS[name], (9, 9, 64))
+    values = measured(model, (9, 9, 64), training=True)
+    square = np.mean(values**2)
+    assert signal.second_moment == pytest.approx(square, rel=0.05)
+    for other, pairs in ((False, (values, values)), (True, (values[:-1], values[1:]))):
+        seen = [[np.mean(before * after) for before, after in apart(*pairs, down)] for down in range(2)]
+        said = signal.by_distance((1, 2), [np.arange(2)] * 2, other)
+        assert said / square == pytest.approx(np.array(seen) / square, abs=0.05)
+
+
+def apart(first, second, down):
+    """Two signals without and with a step to the right between their entries, and these many downwards."""
+    first, second = first[:, : first.shape[1] - down], second[:, down:]
+    return [(first, second), (first[:, :, :-1], second[:, :, 1:])]

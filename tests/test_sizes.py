@@ -1,5 +1,6 @@
 """Sizes of samples against drawn ones: what a layer does to the logarithms, and what goes with them."""
 
+import dataclasses
 import math
 
 import keras
@@ -9,6 +10,7 @@ from keras import layers
 
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
+from keras_autoinit.signals import blended, independent
 from keras_autoinit.sizes import BATCH, covariance, larger_together, log_mean, of_sum, shift_where, typical_batch
 
 DRAWS = 20_000
@@ -98,3 +100,22 @@ def test_dropped_samples_get_no_gradient_and_the_others_more():
     prediction = follow(graph, Given())
     signal, gradient = prediction.signals[graph.outputs[0]], prediction.gradients[graph.calls[0].outputs[0]]
     assert covariance(signal.sizes, gradient.sizes) == pytest.approx(math.log(2), rel=0.1)
+
+
+def test_signals_side_by_side_count_by_how_much_of_the_whole_they_are():
+    few, many = (dataclasses.replace(independent((2, 8)), sizes={key: 1.0}) for key in ("few", "many"))
+    sizes = blended([few, many], [0.125, 0.875]).sizes
+    assert sizes["many"] / sizes["few"] == pytest.approx(7)
+
+
+def test_a_trunk_keeps_its_samples_sizes_where_it_is_rectified_again():
+    inputs = keras.Input((4, 4, 16))
+    trunk = layers.Activation("relu")(layers.Conv2D(16, 3, padding="same")(inputs))
+    dropped = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))(layers.Conv2D(16, 3, padding="same")(trunk))
+    again = layers.Activation("relu", name="again")
+    graph = read(keras.Model(inputs, again(layers.Add()([trunk, dropped]))))
+    signals = follow(graph, Given()).signals
+    (call,) = graph.calls_of(again)
+    added, bent = (signals[number].sizes for number in (call.inputs[0], call.outputs[0]))
+    assert any("dropped" in key for key in added)
+    assert added.items() <= bent.items()

@@ -242,7 +242,12 @@ def is_composite(operation: Any) -> bool:
     if not isinstance(operation, keras.Layer) or isinstance(operation, tuple(_WHOLE)):
         return False
     own = next(kind for kind in type(operation).__mro__ if kind.__module__.startswith("keras."))
-    return own in _BARE or issubclass(own, _LOOKED_INTO)
+    return own in _BARE or issubclass(own, _LOOKED_INTO) or _is_arithmetic(operation, own)
+
+
+def _is_arithmetic(layer: keras.Layer, own: type) -> bool:
+    """Whether a layer of an application of Keras only computes, as the scaled sums of InceptionResNetV2 do."""
+    return ".applications." in own.__module__ and not layer.weights and not layer._call_has_training_arg
 
 
 def keep_whole(kind: type) -> None:

@@ -18,7 +18,18 @@ from keras_autoinit.graphs import Call, Graph, Ref
 from keras_autoinit.recipes import Recipe
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, powers_of, respond, respond_unevenly, slope_where
-from keras_autoinit.signals import FAINT, Shape, Signal, aligned, blended, constant, part_of, side_by_side, weighted_by
+from keras_autoinit.signals import (
+    FAINT,
+    Near,
+    Shape,
+    Signal,
+    aligned,
+    blended,
+    constant,
+    part_of,
+    side_by_side,
+    weighted_by,
+)
 from keras_autoinit.sizes import Sizes, covariance, product, shift_where, to_power
 from keras_autoinit.slots import Slot
 from keras_autoinit.variables import Variable
@@ -274,22 +285,25 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     """Returns what an activation makes of a signal, and what it makes of a gradient."""
     if function.linear or function.function is None:
         return signal, lambda gradient: gradient
-    if signal.joined is not None:
-        return _each_activated(*signal.joined, function)
     if signal.parts is not None and function == RELU:
         return _rectified_again(signal, *signal.parts)
+    if signal.joined is not None:
+        return _each_activated(*signal.joined, function)
     channels = signal.channels
     sizes = signal.sizes or {}
     uneven = float(f"{covariance(sizes, sizes):.2g}")
     given = (function, signal.mean, signal.variance, channels)
     response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
-    power, steepness, of_mean = powers_of(*given, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
+    # Powers to three digits: signals that are nearly alike, as behind normalizations, share them.
+    rounded = (function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), channels)
+    power, steepness, of_mean = powers_of(*rounded, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
     correlations = [_correlation(signal, value) for value in signal.along]
     unlike = _unlike(signal)
     along = tuple(map(response.covariance, correlations, unlike))
     along = (*map(response.between_samples, correlations[:1]), *along[1:])
     apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
     made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns)
+    made = dataclasses.replace(made, near=_near(signal, response, max(unlike, default=0.0)))
     powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
     shares = [_to_power(signal, power) for power in powers]
     made = dataclasses.replace(weighted_by(made, shares[0], 1.0), bent=(function, signal))
@@ -394,6 +408,30 @@ def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
     return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
 
 
+def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
+    """Returns how far neighbours agree in what a function makes.
+
+    Args:
+        signal: what is given to it.
+        response: of the function.
+        unlike: the variance of the correlation of two positions of one sample.
+    """
+    if signal.near is None or signal.variance <= 1e-24:
+        return None
+    alike, mean, variance = signal.alike(), signal.mean**2, signal.variance
+    same, other = ((values / alike - mean) / variance for values in (signal.near.same, signal.near.other))
+    within = response.covariances(same, unlike)
+    if unlike:
+        # A position has nothing unlike itself.
+        within.ravel()[0] = response.covariance(float(same.ravel()[0]))
+    near = dataclasses.replace(signal.near, same=alike * within, other=alike * response.all_between_samples(other))
+    if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
+        return near
+    # The mean of a rectifier grows as the spread does.
+    roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in near.axes]
+    return dataclasses.replace(near, pulls=tuple(one / one.mean() for one in roots))
+
+
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
     """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
     step = 1.1
@@ -414,7 +452,13 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
         along = tuple(value * slope for value, slope in zip(gradient.along, slopes))
         return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, tilt=tilt)
 
-    return dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns), back
+    joined = signal.joined and (
+        signal.joined[0],
+        tuple((count, activated(part, RELU)[0]) for count, part in signal.joined[1]),
+    )
+    # What has been rectified is nearly so again: its squares grow as they did.
+    made = dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns, sizes=signal.sizes)
+    return dataclasses.replace(made, joined=joined), back
 
 
 def _correlation(signal: Signal, agreement: float) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.graphs import activation_of
-from keras_autoinit.rectified import RELU, Law, rectified
+from keras_autoinit.rectified import RELU, Law, law_of_all, rectified
 from keras_autoinit.responses import chance_of
 from keras_autoinit.rules.base import (
     Context,
@@ -160,7 +160,8 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
     rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
-    made = dataclasses.replace(made, parts=parts_made, sizes=_sizes_of_sum(list(firsts.values()), list(times.values())))
+    given = list(firsts.values()), list(times.values())
+    made = dataclasses.replace(made, parts=parts_made, joined=_sum_of_each(*given), sizes=_sizes_of_sum(*given))
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
@@ -194,7 +195,32 @@ def _rectified_part(operands: list[Operand], factors: list[float]) -> tuple[int 
     return (other.number, (second, one.signal)) if second is not None and first is None else (None, None)
 
 
+def _sum_of_each(operands: list[Operand], factors: list[float]) -> Any:
+    """Returns the sums of signals side by side with another one; `None` where there are no such."""
+    if factors != [1.0, 1.0] or operands[0].shape != operands[1].shape:
+        return None
+    one, other = (operand.signal for operand in operands)
+    if (one.joined is None) == (other.joined is None):
+        return None
+    trunk, branch = (one, other) if one.joined is not None else (other, one)
+    assert trunk.joined is not None
+    axis, parts = trunk.joined
+    laws = [None if _law_of(branch) is not None else _law_of(part) for _, part in parts]
+    sums = [
+        dataclasses.replace(
+            added([part, branch]), parts=None if law is None else (law, branch), sizes=mixed_sizes([part, branch])
+        )
+        for (_, part), law in zip(parts, laws)
+    ]
+    return axis, tuple((count, one) for (count, _), one in zip(parts, sums))
+
+
 def _law_of(signal: Signal) -> Law | None:
+    """Returns the law of a rectified signal, or of several side by side; `None` for one that is not rectified."""
+    if signal.law is None and signal.joined is not None:
+        laws = [_law_of(one) for _, one in signal.joined[1]]
+        known = [law for law in laws if law is not None]
+        return law_of_all(known, [count for count, _ in signal.joined[1]], signal) if len(known) == len(laws) else None
     if signal.law is None and signal.bent is not None and signal.bent[0] == RELU:
         return rectified(signal.bent[1])
     law: Law | None = signal.law
@@ -237,9 +263,6 @@ def divide(context: Context) -> Effect:
 def _product(context: Context, operands: list[Operand]) -> Effect:
     shape = context.shape_out()
     parts = [_sized(aligned(one.signal, one.shape, shape)) for one in operands]
-    if any(_made_by(context, one, "Rsqrt", "Reciprocal") for one in operands):
-        # Samples are divided by their own size: a normalization written out by hand.
-        parts = [dataclasses.replace(part, sizes={}) for part in parts]
 
     def backward(gradients: Gradients) -> Gradients:
         if gradients[0] is None:
@@ -252,11 +275,6 @@ def _product(context: Context, operands: list[Operand]) -> Effect:
         return tuple(found)
 
     return Effect((multiplied(parts),), backward)
-
-
-def _made_by(context: Context, operand: Operand, *names: str) -> bool:
-    maker = None if operand.number is None else context.graph.maker(operand.number)
-    return maker is not None and type(maker.operation).__name__ in names
 
 
 def _sized(signal: Signal) -> Signal:

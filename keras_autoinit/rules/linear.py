@@ -16,7 +16,7 @@ from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
 from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, activated, coherence, for_layers, scale
 from keras_autoinit.rules.products import weighted
-from keras_autoinit.signals import Signal, chance_between, constant
+from keras_autoinit.signals import FARTHEST, Near, Signal, chance_between, constant
 from keras_autoinit.sizes import Sizes, with_chance
 from keras_autoinit.slots import Slot, slots_of
 
@@ -287,7 +287,45 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     )
     patterns = signal.patterns if patterns is None else patterns
     made = Signal(share * signal.second_moment, share * signal.mean, along, profile=kept, apart=apart)
-    return dataclasses.replace(made, patterns=patterns)
+    return dataclasses.replace(made, patterns=patterns, near=_near_through(signal, taps, share))
+
+
+def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near | None:
+    """Returns how far windows agree by their distance: as the entries that the same tap meets, if it is inside both."""
+    known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.same.shape))
+    both = {axis: by_distance(common)[:FARTHEST] for axis, (_, common, _) in taps.items()}
+    if (not known and not both) or any(len(one) == 0 or one[0] <= 0 for one in both.values()):
+        return None
+    axes = sorted({*known, *both})
+    # Entries are as far apart as the windows, times the stride.
+    strides = {axis: _stride(taps[axis][0]) for axis in both}
+    distances = [np.arange(len(both.get(axis, range(known.get(axis, 0))))) * strides.get(axis, 1) for axis in axes]
+    inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
+    same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
+    pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
+    return Near(tuple(axes), same, other, tuple(_pull(pulls.get(axis), taps.get(axis)) for axis in axes))
+
+
+def _pull(known: np.ndarray | None, taps: Taps | None) -> np.ndarray:
+    """Returns how far windows agree with the mean of all: as far as what their taps meet does."""
+    if taps is None:
+        return np.ones(1) if known is None else known
+    matrix = taps[0]
+    seen = matrix @ (known if known is not None and len(known) == matrix.shape[1] else np.ones(matrix.shape[1]))
+    return np.asarray(seen / seen.mean()) if seen.mean() > 0 else np.ones(1)
+
+
+def by_distance(pairs: np.ndarray) -> np.ndarray:
+    """Returns the mean of what is known of pairs, by the distance of the two."""
+    places = np.arange(len(pairs))
+    distances = np.abs(places[:, None] - places).ravel()
+    return np.asarray(np.bincount(distances, pairs.ravel()) / np.bincount(distances))
+
+
+def _stride(matrix: np.ndarray) -> int:
+    """Returns how far the second window ends behind the first."""
+    ends = [int(np.flatnonzero(row)[-1]) if row.any() else 0 for row in matrix[:2]]
+    return max(ends[-1] - ends[0], 1)
 
 
 def _positions_lost(taps: dict[int, Taps]) -> float:
@@ -321,7 +359,8 @@ def _back_through(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | No
     if gradient is None or not taps:
         return gradient
     turned = {axis: (matrix.T, back, common) for axis, (matrix, common, back) in taps.items()}
-    return _through(gradient, turned)
+    # Of gradients, how neighbours agree is not followed.
+    return dataclasses.replace(_through(gradient, turned), near=None)
 
 
 def _back(gradient: Signal | None, factor: float, unit: int = -1, rank: int | None = None) -> Signal | None:

@@ -14,6 +14,7 @@ import numpy as np
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
 from keras_autoinit.signals import (
     BATCH,
+    Near,
     Shape,
     Signal,
     averaged,
@@ -165,9 +166,23 @@ class _Statistics:
         made = dataclasses.replace(made, sizes=to_power(signal.sizes or {}, evened) if evened else {})
         if 0 in self.sizes and self.centred:
             made = dataclasses.replace(made, channels=signal.channels)
+        made = dataclasses.replace(made, near=self._near(signal, centre, factor, common))
         spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
         factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
         return made, unit, factors * (1 + uneven)
+
+    def _near(self, signal: Signal, centre: Signal, factor: float, common: float | None) -> Near | None:
+        """Returns how far neighbours agree once a mean is off that is the same for them."""
+        near = signal.near
+        if near is None or (self.centred and not {0, *near.axes} <= set(self.whole)):
+            return None
+        # Those at a border agree less with the mean than others do.
+        mean = centre.second_moment * (2 * near.pull() - 1)
+        same, other = (factor * (values - mean) for values in (near.same, near.other))
+        own, shared = same - other, other if common is None else common * other
+        whole, left = same.ravel()[0] - shared.ravel()[0], own.ravel()[0]
+        # What all samples have in common shrinks, and what each has of its own makes up for it.
+        return Near(near.axes, shared + own * (whole / left if left > 0 else 1.0), shared)
 
     def _unevenness(self, signal: Signal, centre: Signal, variance: float) -> tuple[float, float | None, float]:
         """Returns how uneven variances are, and what dividing by them makes of all samples' pattern and of sizes.

@@ -156,16 +156,22 @@ def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool =
     if signal.apart and 0 not in axes:
         made = dataclasses.replace(made, apart=tuple(map(apart, ranks)))
 
+    # Of two independent soft-maxes a and b: E a b (1 - a - b + sum a b), of the same place.
+    square, pair = share / count, (1 - share) / count / max(count - 1, 1)
+    together = uniform - 2 * square / count + square**2 + (count - 1) * pair**2
+
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
         apart = max(gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0), 0.0)
-        # It sums to zero over what is weighed: what keys have in common, queries hear nothing of.
+        own = apart / gradient.second_moment if gradient.second_moment > 0 else 0.0
+        # It sums to zero over what is weighed: what keys have in common, queries hear nothing of, and as little of
+        # it as is common to queries too: of a product of gradients and values, each agrees on an axis of its own.
         opposed = -apart * slope / max(count - 1, 1)
         return Signal(
             apart * slope,
             0.0,
-            tuple(opposed if i in axes else max(v, 0.0) * uniform for i, v in enumerate(gradient.along)),
+            tuple(opposed if i in axes else max(v, 0.0) * own * together for i, v in enumerate(gradient.along)),
         )
 
     return made, back

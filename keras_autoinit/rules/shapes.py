@@ -234,6 +234,7 @@ def pad(context: Context) -> Effect:
         tuple(profile),
         apart=tuple(value * share for value in signal.apart),
         patterns=signal.patterns,
+        near=signal.near and signal.near.times(share),
     )
 
     def backward(gradients: Gradients) -> Gradients:
