@@ -228,6 +228,21 @@ def test_variances_that_a_batch_normalization_divides_by_differ(name):
     assert before / after == pytest.approx(expected, rel=5 * np.sqrt(2 / 50 / 512))
 
 
+def test_of_units_that_vary_little_epsilon_takes_more_off():
+    """Nine small taps: a unit's variance is often half the mean or twice, and epsilon is a twentieth of that."""
+    inputs = keras.Input((6, 6, 512))
+    small = keras.initializers.TruncatedNormal(stddev=0.05, seed=1)
+    x = layers.DepthwiseConv2D(3, depthwise_initializer=small)(inputs)
+    norm = layers.BatchNormalization(epsilon=0.005)
+    model = keras.Model(inputs, norm(x))
+    graph = read(model)
+    (call,) = graph.calls_of(norm)
+    values = measured(model, (6, 6, 512), training=True)
+    # 512 kernels, whose shares of epsilon differ by a fifth: three standard errors.
+    found = follow(graph, Given()).signals[call.outputs[0]].second_moment
+    assert found == pytest.approx(np.mean(values**2), rel=3 * 0.2 / np.sqrt(512))
+
+
 def test_what_a_batch_normalization_makes_averages_to_nothing():
     _, _, signal = predicted(lambda x: normalized(BORDERS["same"](layers.ReLU()(x))), (2, 2, 64))
     assert averaged(signal, {0: BATCH, 1: 2.0, 2: 2.0}) == pytest.approx(0.0, abs=0.005)

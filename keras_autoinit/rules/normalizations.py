@@ -150,12 +150,15 @@ class _Statistics:
         signal = dataclasses.replace(signal, apart=signal.pairs[len(signal.along) :])
         centre = _centre(signal, self.sizes, self.whole) if self.centred else signal.times(0.0)
         variance = max(signal.second_moment - centre.second_moment, 0.0)
-        factor = self.gamma / (variance + self.epsilon) if variance + self.epsilon > 0 else 0.0
+        # Each unit has a scale of its own, if it is not among what is averaged over.
+        unit = next((a for a, one in enumerate(signal.profile) if one is not None and a not in self.sizes), None)
+        spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
+        factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if variance > 0 else np.zeros(1)
+        # Of units that vary little, epsilon takes more off.
+        factor = float((factors * spread).mean()) / variance if variance > 0 else 0.0
         along = tuple(factor * (value - other) for value, other in zip(signal.along, centre.along))
         apart = tuple(factor * (value - other) for value, other in zip(signal.apart, centre.apart))
         mean = 0.0 if self.centred else signal.mean * math.sqrt(factor)
-        # Each unit has a scale of its own, if it is not among what is averaged over.
-        unit = next((a for a, one in enumerate(signal.profile) if one is not None and a not in self.sizes), None)
         # Over positions alone, or with them: what is faint at a border stays so.
         profile = signal.profile if len(self.sizes) > 1 else ()
         profile = tuple(None if axis == unit else one for axis, one in enumerate(profile))
@@ -167,8 +170,6 @@ class _Statistics:
         if 0 in self.sizes and self.centred:
             made = dataclasses.replace(made, channels=signal.channels)
         made = dataclasses.replace(made, near=self._near(signal, centre, factor, common))
-        spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
-        factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if factor else np.zeros(1)
         return made, unit, factors * (1 + uneven)
 
     def _near(self, signal: Signal, centre: Signal, factor: float, common: float | None) -> Near | None:
