@@ -3,6 +3,7 @@
     python benchmarks/real_models.py --out real_models                       # every model, three seeds
     python benchmarks/real_models.py --out real_models --models vgg unet --seeds 1 --rates 1e-3
     python benchmarks/real_models.py --out real_models --report              # the table of what is there
+    python benchmarks/real_models.py --out unit_signals --nimble 1           # with another choice of theory's
 
 On 6,000 images of MNIST (`benchmarks/data`), Adam, batches of 64: `vgg`, plain convolutions
 with two max-poolings, and `vgg_bn`, the same with batch normalization; `resnet50` and `mobilenet`
@@ -38,7 +39,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_autoinit import AutoInit, Theory
+from keras_autoinit import AutoInit, Theory, solving
 
 IMAGES = Path(__file__).parent / "data" / "mnist_small.npz"
 BATCH, PIECE = 64, 10
@@ -297,9 +298,12 @@ def main() -> None:
     parser.add_argument("--starts", nargs="+", default=list(STARTS), choices=list(STARTS))
     parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--nimble", type=float, help="another standard deviation in front of batch normalizations")
+    parser.add_argument("--map", type=float, help="another spread of the map that a model puts out")
     parser.add_argument("--report", action="store_true", help="only print what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    solving.NIMBLE, solving.MAP = args.nimble or solving.NIMBLE, args.map or solving.MAP
     if not args.report:
         for name in args.models:
             carry_out(name, args.out, args)
