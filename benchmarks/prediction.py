@@ -59,6 +59,8 @@ def application(name: str) -> keras.Model:
     Those of ten classes are nearly the same for all samples: what a soft-max makes of them, and of the
     gradients of all layers with it, is a matter of ten numbers.
     """
+    # Dropout layers without a seed of their own take one from here.
+    keras.utils.set_random_seed(0)
     size = SMALLEST.get(name, 64)
     build = getattr(keras.applications, name)
     return build(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None)
