@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ from keras_autoinit.attention import mimetic_start
 from keras_autoinit.by_table import feeds_of, kept_weights, role_of, told
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.graphs import Call, Graph, Place
-from keras_autoinit.linear_start import LinearStart, Part, mirrored_decisions
+from keras_autoinit.linear_start import LinearStart, Part, recipe_of
 from keras_autoinit.merges import MERGES, NORMALIZATIONS
 from keras_autoinit.methods import FromGraph
 from keras_autoinit.plans import Decision
@@ -158,7 +158,7 @@ class Theory(FromGraph):
         notes: tuple[str, ...] = ()
         parts = self._parts(graph, selection, kept)
         if any(part.stretch is not None for part in parts.values()):
-            fixed = _mirrored(plain.decide(graph, selection), graph, _isometric(parts, graph))
+            fixed = _mirrored(lambda: plain.decide(graph, selection), graph, _isometric(parts, graph))
         if self.linear_start is True:
             remarks = {path: part.reason for path, part in parts.items() if part.stretch is None}
         taken = set(kept)
@@ -211,34 +211,49 @@ def _isometric(parts: dict[str, Part], graph: Graph) -> dict[str, Part]:
     return {path: dataclasses.replace(part, merges=False) if path in free else part for path, part in parts.items()}
 
 
-def _mirrored(rows: tuple[Decision, ...], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:
-    """Returns the weights that take part in a linear stretch, with what they are to be drawn from."""
-    fixed = {}
+def _mirrored(plain: Callable[[], tuple[Decision, ...]], graph: Graph, parts: Mapping[str, Part]) -> dict[str, Fixed]:
+    """Returns the weights that take part in a linear stretch, with what they are to be drawn from.
+
+    Args:
+        plain: decides without a linear start.
+        graph: the model.
+        parts: what the linear start says of each weight.
+    """
+    slots = {f"{place.path}/{slot.weight}": slot for place in graph.places for slot in place.slots}
     calls = ((place, call) for place in graph.places for call in graph.calls_of(place.layer))
     maps = {place.path for place, call in calls if puts_out_map(graph, call)}
-    for old, new in zip(rows, mirrored_decisions(rows, graph, parts), strict=True):
-        part = parts.get(new.path)
-        if part is not None and part.stretch is not None and new.new != old.new:
-            fixed[new.path] = _mirrored_one(part, old, new, new.path.rpartition("/")[0] in maps)
-    return fixed
+    taking = {path: part for path, part in parts.items() if part.stretch is not None}
+    by_others = {p for p, part in taking.items() if part.merges or not part.base or p.rpartition("/")[0] in maps}
+    # What would stand in their place: the signal is not followed once more for nothing.
+    rows = {row.path: row for row in plain() if row.path in by_others} if by_others else {}
+    zeros = {path for path, row in rows.items() if row.new.name == "autoinit>zeros"}
+    return {
+        path: _mirrored_one(part, slots[path], rows.get(path)) for path, part in taking.items() if path not in zeros
+    }
 
 
-def _mirrored_one(part: Part, old: Decision, new: Decision, is_map: bool) -> Fixed:
+def _mirrored_one(part: Part, slot: Slot, other: Decision | None) -> Fixed:
     """Returns one weight of a linear stretch.
 
     Inside, a gain is one over the slope, whatever is lost at borders. Where a stretch begins, and where
     it ends in a branch or a map, which are to be as large as without it, the gain is solved.
+
+    Args:
+        part: what the linear start says of it.
+        slot: the weight.
+        other: what would stand in its place, if that decides on its size.
     """
+    recipe = recipe_of(part, slot, None if other is None else other.new)
     if not part.base:
         # A depthwise kernel keeps its own scheme and with it what it makes of a signal.
-        return Fixed(new.new, new.reason)
+        return Fixed(recipe, part.reason)
     reads = part.pairs_in is not None
     # Two units of a pair are each read with half of the difference.
     unit_power = part.narrowing * (2.0 if reads else 1.0)
-    fixed = Fixed(new.new, new.reason, power=unit_power * part.gain**2, centred=part.base == "delta_orthogonal")
+    fixed = Fixed(recipe, part.reason, power=unit_power * part.gain**2, centred=part.base == "delta_orthogonal")
     wanted = None if reads else part.variance
-    if (part.merges or is_map) and old.output_std is not None:
-        wanted = old.output_std**2
+    if other is not None and other.output_std is not None:
+        wanted = other.output_std**2
     return fixed if wanted is None else dataclasses.replace(fixed, second_moment=wanted, unit_power=unit_power)
 
 
