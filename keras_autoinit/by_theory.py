@@ -366,7 +366,7 @@ def _chances(solver: Solver, prediction: Prediction) -> dict[int, float]:
             if id(call) in mixing:
                 found[tensor] += chance_of_square(prediction.before.get(id(call), signal), spec.shape)
                 made[tensor] = found[tensor]
-            if signal.bent is not None and call.inputs and signal is not prediction.signals[call.inputs[0]]:
+            if signal.bent is not None and call.inputs and signal is not prediction.signals.get(call.inputs[0]):
                 function, source = signal.bent
                 given = (function, round(source.mean, 2), round(source.variance, 2), source.channels)
                 # A gate is nearly the same whatever it is given.
@@ -377,7 +377,9 @@ def _chances(solver: Solver, prediction: Prediction) -> dict[int, float]:
 
 def _inherited(call: Call, signal: Signal, prediction: Prediction, found: Mapping[int, float]) -> float:
     """Returns the chance of what a call takes: of a sum, by the squares of the parts' shares."""
-    parts = [(prediction.signals[one].second_moment, found.get(one, 0.0)) for one in set(call.inputs)]
+    # What a layer makes of its weights alone may have no signal.
+    known = set(call.inputs) & prediction.signals.keys()
+    parts = [(prediction.signals[one].second_moment, found.get(one, 0.0)) for one in sorted(known)]
     if type(call.operation).__name__ not in MERGES:
         return max((chance for _, chance in parts), default=0.0)
     total = max(signal.second_moment, 1e-300)
