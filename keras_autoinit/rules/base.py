@@ -419,7 +419,9 @@ def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
     if signal.near is None or signal.variance <= 1e-24:
         return None
     alike, mean, variance = signal.alike(), signal.mean**2, signal.variance
-    same, other = ((values / alike - mean) / variance for values in (signal.near.same, signal.near.other))
+    # Where a border leaves nothing, nothing agrees.
+    sizes = np.maximum(alike, 1e-30)
+    same, other = ((values / sizes - mean) / variance for values in (signal.near.same, signal.near.other))
     within = response.covariances(same, unlike)
     if unlike:
         # A position has nothing unlike itself.
