@@ -4,8 +4,9 @@
     python benchmarks/prediction.py --models ResNet50 VGG16 --layers --seeds 1
 
 Runs on TensorFlow, whose tape gives the gradient at every layer at once; the prediction itself knows
-no backend. A model is planned and drawn by theory, its weights all independent (no linear start, no
-mimetic attention, of which gradients are not predicted), runs in training mode on independent numbers of
+no backend. A model is planned and drawn by theory, its weights all independent (no linear start, whose
+pairs `tests/test_prediction.py` measures, and no mimetic attention, of which gradients are not
+predicted), runs in training mode on independent numbers of
 unit variance (words and masks where it asks for those), and gets independent unit gradients at its
 outputs. The table gives, over layers, the median, the 95th percentile and the largest of
 `|log2(measured / predicted)|` of the standard deviation of each output, and of the second moment of
