@@ -28,6 +28,8 @@ from keras_autoinit.responses import hermite_grid
 DRAWS = 16384
 # Kernels, and windows that each of them meets, for the law of what they make.
 KERNELS, WINDOWS = 256, 1024
+# Taps are taken together in so many groups, by their shares in what is made.
+READERS = 8
 # Schemes cut Gaussians off at two spreads.
 CUT = 2.0
 # With more terms, channels differ by a few per cent.
@@ -79,6 +81,8 @@ class Channels:
         share: of one tap in the variance of what it makes, where it meets an entry.
         together: of two taps that read one entry, the product of their correlations with what they make, summed
             over all other readers of an entry that one tap reads.
+        parts: that one entry has in the variance of what its readers make, for several that get equally much
+            back: a mean of `E sum w^4 / (sum w^2)^2`.
         lasting: the share of the variance that samples have in common because the signal has, not by borders.
     """
 
@@ -92,6 +96,7 @@ class Channels:
     uneven: float
     share: float
     together: float
+    parts: tuple[float, ...]
     lasting: float
 
 
@@ -133,6 +138,7 @@ def channels_of(
         uneven,
         (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
         (1 - source.within) / float(through.mean()) * readers,
+        _parts_of_entries(kernels**2 * np.diag(both) / own[:, None]),
         float(lasting.mean() / through.mean()),
     )
 
@@ -152,6 +158,14 @@ def _unevenness(positions: int, entries: int, law: np.ndarray, unlike: float, so
     kurtosis = [float(weights @ one**4 / max(weights @ one**2, 1e-24) ** 2) for one in (law, given)]
     made = (kurtosis[0] - 1) / positions + (1 - 1 / positions) * (kurtosis[1] - 1) * unlike
     return float(made), float((kurtosis[1] - 1) / entries)
+
+
+def _parts_of_entries(shares: np.ndarray) -> tuple[float, ...]:
+    """Returns the shares that taps have in what a channel makes: groups of them, of equal sum."""
+    ordered = np.sort(shares.ravel())
+    mass = np.cumsum(ordered) / ordered.sum()
+    squares = np.interp(np.linspace(0, 1, READERS + 1), mass, np.cumsum(ordered**2) / ordered.sum())
+    return tuple((np.diff(squares) * READERS).round(3).tolist())
 
 
 def _form(kernels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,8 +80,7 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
     """
     signals = {} if signals is None else signals
     for number in graph.inputs:
-        spec = graph.specs.get(number)
-        signals[number] = _input(number, spec)
+        signals[number] = _unit_numbers(("input", number), graph.specs.get(number))
     _constants(graph, weights, signals)
     wholes, inside = _compositions(graph)
     effects: dict[int, Effect] = {}
@@ -105,11 +104,11 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
     return Prediction(graph, signals, gradients, before, tuple(notes))
 
 
-def _input(number: int, spec: Any) -> Signal:
+def _unit_numbers(key: Hashable, spec: Any) -> Signal:
     """Returns the signal of independent unit numbers; samples of few are not equally large."""
     shape = spec.shape if spec else (2, 1)
     few = "float" in str(spec.dtype) if spec else False
-    sizes = with_chance({}, ("input", number), 2 / max(math.prod(shape[1:]), 1) if few else 0.0)
+    sizes = with_chance({}, key, 2 / max(math.prod(shape[1:]), 1) if few else 0.0)
     return dataclasses.replace(independent(shape), sizes=sizes)
 
 
@@ -178,8 +177,7 @@ def _gradients(
 ) -> dict[int, Signal]:
     parts: dict[int, list[Signal]] = {}
     for number in graph.outputs:
-        spec = graph.specs.get(number)
-        parts.setdefault(number, []).append(independent(spec.shape if spec else (2, 1)))
+        parts.setdefault(number, []).append(_unit_numbers(("output", number), graph.specs.get(number)))
     found: dict[int, Signal] = {}
     for call in reversed(graph.calls):
         at_outputs: Gradients = tuple(_whole(parts.get(number)) for number in call.outputs)

@@ -108,7 +108,7 @@ def respond_unevenly(
         uneven: the variance of the logarithm of their squares.
         shift: how much larger, in the logarithm, those are that count.
     """
-    places, shares = typical_batch()
+    places, shares = typical_batch(uneven)
     found = _responses(function, mean, variance, channels, shift - log_mean(uneven) + math.sqrt(uneven) * places)
 
     def over(name: str) -> np.ndarray:
@@ -140,7 +140,7 @@ def powers_of(
     function: Activation, mean: float, variance: float, channels: Any, uneven: float
 ) -> tuple[float, float, float]:
     """Returns the powers of a sample's square with which what is made of it goes: its square, the slope's, its mean."""
-    places, shares = typical_batch()
+    places, shares = typical_batch(uneven)
     found = _responses(function, mean, variance, channels, math.sqrt(uneven) * places - log_mean(uneven))
 
     def power(several: list[float]) -> float:
@@ -169,6 +169,30 @@ def slope_where(function: Activation, mean: float, variance: float, tilt: np.nda
     _, slopes, between = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), channels)
     counts = between * (tilt[1:] + tilt[:-1]) / 2
     return float(counts @ slopes**2 / between.sum())
+
+
+# Squares of one term, over their mean, at which what it does to a slope is looked up.
+SQUARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
+
+
+@functools.lru_cache(maxsize=256)
+def slope_beside(function: Activation, mean: float, variance: float, shares: tuple[float, ...]) -> np.ndarray:
+    """Returns the mean squared slope at a sum by the square of one of its terms: at each of `SQUARES`, over that at one.
+
+    Args:
+        function: an elementwise activation.
+        mean: the sum's.
+        variance: the sum's.
+        shares: of the term in that variance, each as likely as the others.
+    """
+    z, _, _ = hermite_grid()
+    _, slopes, _ = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), None)
+    share, square = np.array(shares)[:, None], np.array(SQUARES)[:, None, None]
+    found = np.zeros(len(SQUARES))
+    for side in (-1, 1):
+        counts = np.exp(-(((z[1:] + z[:-1]) / 2 - side * np.sqrt(share * square)) ** 2) / (1 - share) / 2)
+        found += (counts @ slopes**2 / counts.sum(-1)).mean(-1)
+    return np.asarray(found / found[SQUARES.index(1.0)])
 
 
 def _on_grid(

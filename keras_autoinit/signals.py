@@ -322,7 +322,7 @@ def summed_back(gradient: Signal, shape: Shape, wanted: Shape) -> Signal:
     missing = len(shape) - len(wanted)
     axes = [axis for axis, size in enumerate(shape) if size > 1 and (axis < missing or wanted[axis - missing] == 1)]
     whole = sum_over(gradient, {axis: shape[axis] for axis in axes})
-    return whole.with_axes(whole.along[missing:])
+    return dataclasses.replace(whole.with_axes(whole.along[missing:]), sizes=gradient.sizes)
 
 
 def sum_over(signal: Signal, sizes: Mapping[int, float]) -> Signal:

@@ -115,10 +115,14 @@ def normalized(x):
     return layers.BatchNormalization()(x)
 
 
+def channels_of(activation, x):
+    """Nine taps each: where entries are large, the next activation is steeper, and more comes back."""
+    return layers.Activation(activation)(normalized(layers.DepthwiseConv2D(3, padding="same")(x)))
+
+
 def steered(x, activation="relu"):
     """An average over positions hands the same gradient back to all of them, which meets the taps that made it pass."""
-    made = layers.Activation(activation)(normalized(layers.DepthwiseConv2D(3, padding="same")(x)))
-    return layers.GlobalAveragePooling2D()(made)
+    return layers.GlobalAveragePooling2D()(channels_of(activation, x))
 
 
 def joined(x):
@@ -134,6 +138,7 @@ BACKWARD = {
     # Of so few positions many channels: the draw of the kernels shows by 2 % with 512.
     "depthwise, steered from large entries": (lambda x: steered(layers.ReLU()(x)), (2, 2, 2048)),
     "depthwise, steered by swish": (lambda x: steered(layers.ReLU()(x), "swish"), (4, 4, 256)),
+    "depthwise, swish behind swish": (lambda x: channels_of("swish", layers.Activation("swish")(x)), (4, 4, 1024)),
     "relu, max_pooling": (lambda x: layers.MaxPooling2D(2)(layers.ReLU()(x)), (8, 8, 64)),
     "convolution, max_pooling": (
         lambda x: layers.MaxPooling2D(3, 2, padding="same")(layers.Conv2D(256, 3, padding="same")(x)),
@@ -247,6 +252,19 @@ def test_of_units_that_vary_little_epsilon_takes_more_off():
 def test_what_a_batch_normalization_makes_averages_to_nothing():
     _, _, signal = predicted(lambda x: normalized(BORDERS["same"](layers.ReLU()(x))), (2, 2, 64))
     assert averaged(signal, {0: BATCH, 1: 2.0, 2: 2.0}) == pytest.approx(0.0, abs=0.005)
+
+
+def test_what_averages_to_nothing_does_so_when_some_of_it_is_dropped():
+    """Neighbours agree as they did, and a sum of such signals averages to nothing, too."""
+    drop = layers.Dropout(0.2, noise_shape=(None, 1, 1, 1), seed=0)
+
+    def build(x):
+        return drop(normalized(BORDERS["same"](layers.ReLU()(x)))) + normalized(BORDERS["same"](layers.ReLU()(x)))
+
+    _, _, signal = predicted(build, (4, 4, 64))
+    # What is dropped no longer does, by what it has lost: a quarter of one sample's mean, of 32.
+    own = averaged(signal, {1: 4.0, 2: 4.0})
+    assert averaged(signal, {0: BATCH, 1: 4.0, 2: 4.0}) == pytest.approx(0.0, abs=0.25 * own / BATCH)
 
 
 def test_of_different_samples_and_positions_neither_agrees():

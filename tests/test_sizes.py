@@ -11,7 +11,18 @@ from keras import layers
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.signals import blended, independent
-from keras_autoinit.sizes import BATCH, covariance, larger_together, log_mean, of_sum, shift_where, typical_batch
+from keras_autoinit.sizes import (
+    BATCH,
+    LEANING,
+    covariance,
+    dominance,
+    floored_power,
+    larger_together,
+    log_mean,
+    of_sum,
+    shift_where,
+    typical_batch,
+)
 
 DRAWS = 20_000
 
@@ -27,27 +38,57 @@ def chances():
     return {key: source.standard_normal((DRAWS, BATCH)) for key in "abc"}
 
 
-def test_a_typical_batch_is_a_unit_gaussian():
-    places, shares = typical_batch()
+def leaning(chance, variance):
+    """Logarithms of this variance that lean to the right as they are said to."""
+    most, half = LEANING
+    lean = most * variance / (variance + half) / 6
+    return math.sqrt(variance / (1 + 2 * lean**2)) * (chance + lean * (chance**2 - 1))
+
+
+@pytest.mark.parametrize("variance", [0.0, 0.5, 4.0])
+def test_a_typical_batch_leans_the_more_the_further_it_is_spread(variance):
+    places, shares = typical_batch(variance)
     assert shares.sum() == pytest.approx(1.0)
     assert shares @ places == pytest.approx(0.0, abs=1e-12)
     assert shares @ places**2 == pytest.approx(1.0)
+    most, half = LEANING
+    # Samples are taken together in groups, and leaning is rounded.
+    assert shares @ places**3 == pytest.approx(most * variance / (variance + half), abs=0.1)
 
 
 @pytest.mark.parametrize("variance", [0.1, 1.0, 4.0])
-def test_the_mean_of_a_batch_is_what_half_of_all_batches_exceed(chances, variance):
-    means = np.log(np.exp(math.sqrt(variance) * chances["a"]).mean(1))
+def test_the_mean_of_a_batch_lies_between_that_of_half_of_all_and_that_of_all(chances, variance):
+    means = np.exp(leaning(chances["a"], variance)).mean(1)
     # The groups of the batch blur its second largest samples: a tenth of what the logarithm itself goes to.
-    assert log_mean(variance) == pytest.approx(np.median(means), abs=0.1 * math.sqrt(variance))
+    blur = 0.1 * math.sqrt(variance)
+    assert np.log(np.median(means)) - blur < log_mean(variance) < np.log(means.mean()) + blur
 
 
 def test_what_is_large_in_the_same_samples_is_larger_together(chances):
-    first, second = {"a": 0.8, "b": 0.3}, {"a": 0.5, "c": 0.4}
+    # Small enough that what leans does not matter.
+    first, second = {"a": 0.4, "b": 0.15}, {"a": 0.25, "c": 0.2}
     one, other = (np.exp(drawn(sizes, chances)) for sizes in (first, second))
     ratios = (one * other).mean(1) / one.mean(1) / other.mean(1)
-    assert larger_together(first, second) == pytest.approx(np.median(ratios), rel=0.05)
+    assert larger_together(first, second) == pytest.approx(np.median(ratios), rel=0.02)
     shifts = (one * drawn(second, chances)).mean(1) / one.mean(1)
     assert shift_where(second, first) == pytest.approx(np.median(shifts), rel=0.1)
+
+
+@pytest.mark.parametrize("variance", [0.3, 2.0])
+def test_few_samples_outweigh_all_others(chances, variance):
+    sizes = np.exp(leaning(chances["a"], variance))
+    weight = (sizes**2).mean(1) / sizes.mean(1) ** 2
+    # As above: the largest sample of a typical batch is the mean of those of all.
+    assert np.median(weight) < dominance(variance) < np.mean(weight) * 1.1
+
+
+@pytest.mark.parametrize(("variance", "floor"), [(0.5, 0.1), (1.5, 0.05)])
+def test_small_samples_are_so_no_more_where_the_same_is_added_to_all(chances, variance, floor):
+    logs = leaning(chances["a"], variance)
+    sizes = np.exp(logs) / np.exp(logs).mean(1, keepdims=True)
+    slope = np.mean(logs * np.log(sizes + floor)) / np.mean(logs**2)
+    # The least of a group is a floor's the most: a few per cent.
+    assert floored_power(variance, floor) == pytest.approx(slope, rel=0.05)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -84,6 +125,20 @@ def test_samples_grow_apart_behind_swish():
     assert covariance(sizes, sizes) == pytest.approx(np.mean(found), abs=5 * np.std(found) / math.sqrt(len(found)))
 
 
+def test_an_activation_makes_samples_as_uneven_inside_a_layer_as_behind_it():
+    inputs = keras.Input((64,))
+    kernel = {"kernel_initializer": keras.initializers.Orthogonal(seed=0)}
+    inside, behind = (
+        read(keras.Model(inputs, made))
+        for made in (
+            layers.Dense(24, "swish", **kernel)(inputs),
+            layers.Activation("swish")(layers.Dense(24, **kernel)(inputs)),
+        )
+    )
+    found = [follow(graph, Given()).signals[graph.outputs[0]].sizes for graph in (inside, behind)]
+    assert covariance(found[0], found[0]) == pytest.approx(covariance(found[1], found[1]))
+
+
 def test_a_normalization_written_by_hand_makes_samples_alike():
     inputs = keras.Input((64,))
     hidden = stack(inputs, 3, 64)
@@ -92,14 +147,22 @@ def test_a_normalization_written_by_hand_makes_samples_alike():
     assert not follow(graph, Given()).signals[graph.outputs[0]].sizes
 
 
-def test_dropped_samples_get_no_gradient_and_the_others_more():
-    """Of a branch that is dropped in half of the samples, the trunk's and the branch's gradients go together."""
-    drop = layers.Dropout(0.5, noise_shape=(None, 1), seed=0)
+def test_samples_whose_branch_is_dropped_count_as_large_as_others():
+    """None is larger than a sample that keeps all its branches, and means lie with the largest."""
     inputs = keras.Input((256,))
-    graph = read(keras.Model(inputs, drop(layers.Dense(256)(inputs))))
-    prediction = follow(graph, Given())
-    signal, gradient = prediction.signals[graph.outputs[0]], prediction.gradients[graph.calls[0].outputs[0]]
-    assert covariance(signal.sizes, gradient.sizes) == pytest.approx(math.log(2), rel=0.1)
+    dropped = layers.Dropout(0.5, noise_shape=(None, 1), seed=0)(layers.Dense(256)(inputs))
+    graph = read(keras.Model(inputs, layers.Add()([inputs, dropped])))
+    signals = follow(graph, Given()).signals
+    (number,) = graph.outputs
+    assert signals[number].sizes.keys() <= {("input", graph.inputs[0]), *signals[graph.calls[0].outputs[0]].sizes}
+
+
+def test_few_outputs_get_gradients_of_uneven_size():
+    """What comes in are unit numbers: of ten, a sample's square is one up to the root of a fifth."""
+    inputs = keras.Input((64,))
+    graph = read(keras.Model(inputs, layers.Dense(10)(inputs)))
+    sizes = follow(graph, Given()).gradients[graph.calls[0].outputs[0]].sizes
+    assert covariance(sizes, sizes) == pytest.approx(0.2)
 
 
 def test_signals_side_by_side_count_by_how_much_of_the_whole_they_are():
@@ -111,11 +174,11 @@ def test_signals_side_by_side_count_by_how_much_of_the_whole_they_are():
 def test_a_trunk_keeps_its_samples_sizes_where_it_is_rectified_again():
     inputs = keras.Input((4, 4, 16))
     trunk = layers.Activation("relu")(layers.Conv2D(16, 3, padding="same")(inputs))
-    dropped = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1))(layers.Conv2D(16, 3, padding="same")(trunk))
+    branch = layers.Conv2D(16, 3, padding="same")(trunk)
     again = layers.Activation("relu", name="again")
-    graph = read(keras.Model(inputs, again(layers.Add()([trunk, dropped]))))
+    graph = read(keras.Model(inputs, again(layers.Add()([trunk, branch]))))
     signals = follow(graph, Given()).signals
     (call,) = graph.calls_of(again)
     added, bent = (signals[number].sizes for number in (call.inputs[0], call.outputs[0]))
-    assert any("dropped" in key for key in added)
+    assert len(added) > 2
     assert added.items() <= bent.items()

@@ -444,6 +444,16 @@ def _powers(function: Activation, signal: Signal, response: Response) -> tuple[f
     return round(found[0], 3), round(found[1], 3)
 
 
+def slope_power(gradient: Signal) -> float:
+    """Returns the power of a unit's square with which the slope goes that a gradient has come back through."""
+    if gradient.bent is None:
+        return 0.0
+    function, signal = gradient.bent
+    mean, variance = float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}")
+    given = dataclasses.replace(signal, mean=mean, second_moment=mean**2 + variance)
+    return _powers(function, given, respond(function, mean, variance, signal.channels))[1]
+
+
 def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
     found = rectified_sum(law, other)
 

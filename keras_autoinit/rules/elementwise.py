@@ -28,6 +28,7 @@ from keras_autoinit.rules.base import (
     scaled,
 )
 from keras_autoinit.signals import (
+    Near,
     Shape,
     Signal,
     added,
@@ -40,7 +41,7 @@ from keras_autoinit.signals import (
     multiplied,
     summed_back,
 )
-from keras_autoinit.sizes import Sizes, larger_together, with_chance
+from keras_autoinit.sizes import Sizes, with_chance
 
 # What a model does to its inputs itself, to numbers that whoever built it knew.
 SCALINGS = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -55,16 +56,27 @@ def activation(context: Context) -> Effect | None:
 def bent(context: Context, function: Activation) -> Effect:
     """Bends every entry."""
     made, back = activated(context.signal, function)
-    made = dataclasses.replace(
-        made, sizes=with_chance(made.sizes or {}, (id(context.call), "bent"), _chance(context, function))
-    )
+    made = unevenly_bent(context, function, context.signal, made)
     return Effect((made,), lambda gradients: (back(gradients[0]),))
 
 
-def _chance(context: Context, function: Activation) -> float:
-    """Returns how uneven samples become by chance when their entries are bent: the fewer entries, the more."""
-    signal, shape = context.signal, context.shape_out()
-    if function.linear or len(shape) < 2 or signal.variance <= 0:
+def unevenly_bent(context: Context, function: Activation, signal: Signal, made: Signal) -> Signal:
+    """Returns what a function makes, with samples that are uneven by chance: the fewer entries, the more.
+
+    Args:
+        context: the call.
+        function: bends.
+        signal: what it is given.
+        made: what it makes.
+    """
+    variance = _chance(signal, context.shape_out(), function)
+    if variance <= 0:
+        return made
+    return dataclasses.replace(made, sizes=with_chance(made.sizes or {}, (id(context.call), "bent"), variance))
+
+
+def _chance(signal: Signal, shape: Shape, function: Activation) -> float:
+    if function.linear or function.function is None or len(shape) < 2 or signal.variance <= 0:
         return 0.0
     mean, variance = (float(f"{one:.3g}") for one in (signal.mean, signal.variance))
     uneven = chance_of(function, mean, variance, signal.channels)
@@ -356,7 +368,11 @@ def _scales_inputs(context: Context, number: int) -> bool:
 
 @for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 def dropout(context: Context) -> Effect:
-    """Drops entries in training and enlarges the others: the second moment grows, the agreement stays."""
+    """Drops entries in training and enlarges the others: the second moment grows, the agreement stays.
+
+    Where whole samples are dropped, the others are not counted as larger than they: means, of gradients above all,
+    lie with the largest samples, and none is larger than one that keeps all its branches.
+    """
     rate = float(context.layer.rate)
     growth = 1 / (1 - rate)
     rank = len(context.signal.along)
@@ -369,29 +385,20 @@ def dropout(context: Context) -> Effect:
         if signal is None:
             return None
         along = tuple(growth * value if axis in together else value for axis, value in enumerate(signal.along))
-        return Signal(signal.second_moment * growth, signal.mean, along, profile=signal.profile)
+        made = Signal(signal.second_moment * growth, signal.mean, along, profile=signal.profile, apart=signal.apart)
+        near = signal.near and _dropped_near(signal.near, growth, set(signal.near.axes) <= set(together))
+        return dataclasses.replace(made, patterns=signal.patterns, near=near)
 
     made = dropped(context.signal)
     assert made is not None
-    if rank > 1 and together == list(range(1, rank)):
-        return _whole_samples(context, made, dropped, rate)
     return Effect((made,), lambda gradients: (dropped(gradients[0]),))
 
 
-def _whole_samples(context: Context, made: Signal, dropped: Any, rate: float) -> Effect:
-    """Drops whole samples: those that are kept are larger than others, and so are their gradients."""
-    key, variance = (id(context.call), "dropped"), -math.log(1 - rate)
-    sizes = with_chance(context.signal.sizes or {}, key, variance)
-
-    def backward(gradients: Gradients) -> Gradients:
-        if gradients[0] is None:
-            return (None,)
-        own = gradients[0].sizes or {}
-        kept = larger_together(own, {key: math.sqrt(variance)})
-        back = scale(dropped(gradients[0]), kept)
-        return (back and dataclasses.replace(back, sizes=with_chance(own, key, variance)),)
-
-    return Effect((dataclasses.replace(made, sizes=sizes),), backward)
+def _dropped_near(near: Near, growth: float, together: bool) -> Near:
+    """Returns how far neighbours agree where entries, or all positions of a sample together, are dropped."""
+    same = growth * near.same if together else near.same.copy()
+    same.ravel()[0] = growth * near.same.ravel()[0]
+    return dataclasses.replace(near, same=same)
 
 
 @for_layers("GaussianNoise")

@@ -13,10 +13,11 @@ import numpy as np
 
 from keras_autoinit.activations import activation
 from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
-from keras_autoinit.responses import hermite_grid
-from keras_autoinit.rules.base import Context, Effect, Gradients, activated, coherence, for_layers, scale
+from keras_autoinit.responses import SQUARES, hermite_grid, slope_beside
+from keras_autoinit.rules.base import Context, Effect, Gradients, activated, coherence, for_layers, scale, slope_power
+from keras_autoinit.rules.elementwise import unevenly_bent
 from keras_autoinit.rules.products import weighted
-from keras_autoinit.signals import FARTHEST, Near, Signal, chance_between, constant
+from keras_autoinit.signals import FAINT, FARTHEST, Near, Signal, averaged, chance_between, constant
 from keras_autoinit.sizes import Sizes, with_chance
 from keras_autoinit.slots import Slot, slots_of
 
@@ -65,32 +66,57 @@ def _channel_by_channel(context: Context, effect: Effect) -> Effect:
         known = gradient.profile[unit] if gradient is not None and gradient.profile else None
         returned = 1.0 if known is None else float((known * channels.returned).mean())
         (back,) = effect.backward((scale(gradient, returned),))
-        return (back and gradient and _steered(back, gradient, context.signal, channels),)
+        return (back and gradient and _steered(back, gradient, context, channels),)
 
     before = with_channels(effect.before)
     outputs = (before,) if effect.outputs[0] is effect.before else effect.outputs
     return dataclasses.replace(effect, outputs=outputs, before=before, backward=backward)
 
 
-def _steered(back: Signal, gradient: Signal, signal: Signal, channels: Channels) -> Signal:
-    """Adds what the taps that have read an entry hand back to it together.
+def _steered(back: Signal, gradient: Signal, context: Context, channels: Channels) -> Signal:
+    """Adds how what the taps that have read an entry hand back to it goes with how large that is.
 
     A tap `w` that meets a large entry `x` decides on the sign of what it makes, and so on how far the
     next activation lets the gradient through: `E w f'(z) = r E z f'(z)`, with `r` the correlation of
     `w` and `z`, one over the number of taps when squared. Two taps that have read the same entry then
     hand back what their positions' gradients have in common, to large entries more than to small ones.
+
+    And it makes `z` large: where the next slope grows with it, by a power `p` of `z^2`, more comes back to
+    what stands where entries are large, itself and the neighbours that the windows meet.
     """
+    signal, power = context.signal, slope_power(gradient)
     more = gradient.steered / gradient.second_moment * channels.together if gradient.second_moment > 0 else 0.0
-    if not more > 0:
-        return back
-    grown = scale(back, 1 + more)
-    if grown is None or signal.bent is None:
-        return back if grown is None else grown
+    more = max(more, 0.0)
+    if signal.bent is None or (more == 0 and power == 0):
+        return scale(back, 1 + more) or back
     function, source = signal.bent
-    z, weights, _ = hermite_grid()
+    z, weights, polynomials = hermite_grid()
     entries = function.function(source.mean + math.sqrt(source.variance) * z)
     squares = (entries - weights @ entries) ** 2
-    return dataclasses.replace(grown, tilt=(1 + more * squares / (weights @ squares)) / (1 + more))
+    squares /= max(weights @ squares, 1e-24)
+    tilt = np.ones_like(squares)
+    if power != 0:
+        steeper, made = gradient.bent
+        alike = _neighbours_alike(context, source) ** np.arange(len(polynomials))
+        around = (alike * (polynomials @ (weights * squares))) @ polynomials
+        mean, variance = (float(f"{one:.2g}") for one in (made.mean, made.variance))
+        tilt *= np.interp(squares, SQUARES, slope_beside(steeper, mean, variance, channels.parts))
+        tilt *= np.maximum(around, FAINT) ** (power * (1 - float(np.mean(channels.parts))))
+    tilt = tilt / (weights @ tilt) + more * squares
+    grown = scale(back, 1 + more)
+    assert grown is not None
+    return dataclasses.replace(grown, tilt=tilt / (1 + more))
+
+
+def _neighbours_alike(context: Context, source: Signal) -> float:
+    """Returns the correlation of two Gaussians in one window, if they are not the same."""
+    layer, axes = context.layer, tuple(_spatial(context.layer))
+    if source.variance <= 0:
+        return 0.0
+    sizes = {axis: float(size) for axis, size in zip(axes, _each(layer.kernel_size, layer.rank)) if size > 1}
+    share = 1 / math.prod(sizes.values())
+    near = (averaged(source, sizes) - share * source.second_moment) / (1 - share) if share < 1 else 0.0
+    return min(max((near - source.mean**2) / source.variance, 0.0), 1.0)
 
 
 def _channels(context: Context) -> Channels | None:
@@ -249,7 +275,7 @@ def _sizes_mixed(context: Context, slot: Slot, made: Signal) -> Sizes:
     Of an orthogonal matrix, which keeps lengths, only if it has fewer columns than rows; of mirrored pairs,
     of which it keeps lengths through any activation, not at all.
     """
-    sizes, shape = context.signal.sizes or {}, context.shape_out()
+    sizes, shape = context.read_by(slot).sizes or {}, context.shape_out()
     mirrored = context.weights.mirrored(context.layer, slot)
     if len(shape) < 2 or _is_depthwise(context.layer) or mirrored.reads or mirrored.makes:
         return sizes
@@ -264,7 +290,8 @@ def _bent_inside(context: Context, signal: Signal) -> Any:
     function = activation(getattr(context.layer, "activation", None))
     if function.name == "softmax":
         return weighted(signal, (len(signal.along) - 1,), context.shape_out())
-    return activated(signal, function)
+    made, back = activated(signal, function)
+    return unevenly_bent(context, function, signal, made), back
 
 
 def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:

@@ -23,7 +23,7 @@ from keras_autoinit.signals import (
     constant,
     multiplied,
 )
-from keras_autoinit.sizes import centred_power, covariance, to_power
+from keras_autoinit.sizes import Sizes, centred_power, covariance, dominance, floored_power, to_power
 
 
 @for_layers("BatchNormalization")
@@ -120,7 +120,8 @@ def normalized(context: Context, axes: Sequence[int], centred: bool, groups: dic
         back = Signal(rest, 0.0, along, profile=gradient.profile)
         passed = scale(back, float(factors[0])) if unit is None else _by_unit(back, unit, factors)
         steered = gradient.steered * float(np.mean(factors))
-        return (passed and dataclasses.replace(passed, steered=steered, bent=gradient.bent),)
+        uneven = _floored(gradient, lost) if 0 in sizes else gradient.sizes
+        return (passed and dataclasses.replace(passed, steered=steered, bent=gradient.bent, sizes=uneven),)
 
     return Effect((made,), backward)
 
@@ -199,7 +200,7 @@ class _Statistics:
         if variance <= 0:
             return 0.0, None, 1.0
         batch, sizes = self.sizes[0], signal.sizes or {}
-        few = math.exp(min(covariance(sizes, sizes), math.log(batch))) / batch
+        few = dominance(covariance(sizes, sizes)) / batch
         within = {axis: size for axis, size in self.sizes.items() if axis > 0}
         own = self._of_pairs(signal, centre, variance, within)
         common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
@@ -257,6 +258,14 @@ def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
     profile = list(grown.profile or (None,) * len(grown.along))
     profile[axis] = factors / factors.mean()
     return dataclasses.replace(grown, profile=tuple(profile))
+
+
+def _floored(gradient: Signal, lost: Signal) -> Sizes | None:
+    """Returns a gradient's sizes once the mean over all samples is off: small ones lose what large ones have."""
+    if not gradient.sizes or gradient.second_moment <= 0:
+        return gradient.sizes
+    variance, floor = covariance(gradient.sizes, gradient.sizes), lost.second_moment / gradient.second_moment
+    return to_power(gradient.sizes, floored_power(float(f"{variance:.2g}"), float(f"{floor:.2g}")))
 
 
 def _size(shape: Shape, axis: int) -> float:
