@@ -133,8 +133,9 @@ def _call_on_array(function: Callable[[Any], Any], z: np.ndarray, dtype: str) ->
     return values[: z.size]
 
 
-def _defaults(function: Any) -> dict[str, Any]:
-    """Returns the arguments that a function assumes."""
+@functools.cache
+def _defaults(function: Any) -> Mapping[str, Any]:
+    """Returns the arguments that a function of Keras assumes."""
     parameters = inspect.signature(function).parameters.values()
     return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
