@@ -209,8 +209,12 @@ def series(powers: tuple[float, ...], total: float, correlation: float) -> float
 
 def series_at(powers: tuple[float, ...], total: float, correlations: np.ndarray) -> np.ndarray:
     """Returns the same for several correlations."""
-    rest = max(total - sum(powers), 0.0)
-    return np.asarray(np.polynomial.polynomial.polyval(np.clip(correlations, -1.0, 1.0), (*powers, rest)))
+    c = np.clip(correlations, -1.0, 1.0)
+    value = np.full_like(c, max(total - sum(powers), 0.0))
+    for power in reversed(powers):
+        value *= c
+        value += power
+    return value
 
 
 @functools.cache
