@@ -18,7 +18,6 @@ from keras_autoinit.signals import (
     Shape,
     Signal,
     averaged,
-    averaged_signal,
     blended,
     constant,
     multiplied,
@@ -242,13 +241,14 @@ class _Statistics:
 
 def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Signal:
     """Returns the mean over some axes, which is the same for all entries of those that are taken whole."""
-    mean = averaged_signal(signal, sizes)
-    along = tuple(mean.second_moment if axis in whole else value for axis, value in enumerate(mean.along))
+    square, axes = averaged(signal, sizes), range(len(signal.along))
+    along = tuple(square if axis in whole else averaged(signal, sizes, (axis,)) for axis in axes)
+    if not signal.apart:
+        return Signal(square, signal.mean, along)
     # Of two samples, where samples are not averaged over, the means agree as samples do.
-    both = mean.along if 0 in whole else mean.apart
-    least = along[0] if along else 0.0
-    apart = tuple(least if axis in whole else value for axis, value in enumerate(both)) if mean.apart else ()
-    return dataclasses.replace(mean, along=along, apart=apart)
+    both = along if 0 in whole else [averaged(signal, sizes, (0, axis)) for axis in axes]
+    apart = tuple(along[0] if axis in whole else value for axis, value in enumerate(both))
+    return Signal(square, signal.mean, along, apart=apart)
 
 
 def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
