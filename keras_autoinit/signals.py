@@ -55,7 +55,7 @@ class Near:
         for one, size in zip(self.pulls, self.same.shape):
             counts = np.arange(len(one), 0, -1)
             means = (np.cumsum(one)[::-1] + np.cumsum(one[::-1])[::-1]) / 2 / counts
-            found.append(np.pad(means, (0, max(size - len(one), 0)), "edge")[:size])
+            found.append(_as_long(means, size))
         return math.prod(np.ix_(*found)) if found else 1.0
 
     def times(self, factor: float) -> Near:
@@ -163,7 +163,7 @@ class Signal:
         for axis, size in zip(self.near.axes, self.near.same.shape):
             roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
             pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
-            found.append(np.pad(pairs, (0, max(size - len(roots), 0)), "edge")[:size])
+            found.append(_as_long(pairs, size))
         return math.prod(np.ix_(*found))
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
@@ -209,6 +209,11 @@ class Signal:
     def with_axes(self, along: Sequence[float], apart: Sequence[float] = ()) -> Signal:
         """Returns the signal with other axes."""
         return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart), near=None)
+
+
+def _as_long(values: np.ndarray, size: int) -> np.ndarray:
+    """Returns so many values, the last one again where there are fewer."""
+    return values[np.minimum(np.arange(size), len(values) - 1)]
 
 
 def fitting(signal: Signal, shape: Shape) -> Signal:
@@ -503,8 +508,9 @@ def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Sign
         own = found[axis]
         if one is not None and (own is None or len(own) == len(one)):
             whole = (1.0 if own is None else own) * np.maximum(one, FAINT) ** exponent
-            growth *= float(whole.mean())
-            found[axis] = whole / whole.mean()
+            size = whole.mean()
+            growth *= float(size)
+            found[axis] = whole / size
     along, apart = (tuple(growth * value for value in values) for values in (signal.along, signal.apart))
     return dataclasses.replace(
         signal,

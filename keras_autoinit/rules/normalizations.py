@@ -164,11 +164,17 @@ class _Statistics:
         uneven, common, evened = self._unevenness(signal, centre, variance)
         if along and common is not None:
             along = (along[0] * common, *along[1:])
-        made = Signal(factor * variance, mean, along, profile=profile, apart=apart, patterns=signal.patterns)
-        made = dataclasses.replace(made, sizes=to_power(signal.sizes or {}, evened) if evened else {})
-        if 0 in self.sizes and self.centred:
-            made = dataclasses.replace(made, channels=signal.channels)
-        made = dataclasses.replace(made, near=self._near(signal, centre, factor, common))
+        made = Signal(
+            factor * variance,
+            mean,
+            along,
+            profile=profile,
+            apart=apart,
+            patterns=signal.patterns,
+            channels=signal.channels if 0 in self.sizes and self.centred else None,
+            sizes=to_power(signal.sizes or {}, evened) if evened else {},
+            near=self._near(signal, centre, factor, common),
+        )
         return made, unit, factors * (1 + uneven)
 
     def _near(self, signal: Signal, centre: Signal, factor: float, common: float | None) -> Near | None:
@@ -193,14 +199,16 @@ class _Statistics:
         large in one unit: of its size the power `1 - (E w^2 - 1) / B` is left in a batch of `B`, with `w` the
         squares of one sample's units.
         """
-        if 0 not in self.sizes:
-            return (0.0 if variance <= 0 else self._of_pairs(signal, centre, variance, self.sizes)), None, 0.0
         if variance <= 0:
-            return 0.0, None, 1.0
+            return 0.0, None, 1.0 if 0 in self.sizes else 0.0
+        pairs = self._pairs(signal, centre, variance)
+        if 0 not in self.sizes:
+            return 2 * averaged(pairs, self.sizes), None, 0.0
         batch, sizes = self.sizes[0], signal.sizes or {}
         few = math.exp(min(covariance(sizes, sizes), math.log(batch))) / batch
         within = {axis: size for axis, size in self.sizes.items() if axis > 0}
-        own = self._of_pairs(signal, centre, variance, within)
+        # Twice the mean square of all pairs' correlations is how uneven a mean of squares is.
+        own = 2 * averaged(pairs, within)
         common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
         power = 0.5 if signal.mean_power is None else round(signal.mean_power, 2)
         centred = centred_power(float(f"{covariance(sizes, sizes):.2g}"), common, power)
@@ -209,7 +217,7 @@ class _Statistics:
             own, lasting = signal.channels.uneven, signal.channels.lasting**2
             evened = centred * max(1 - own / batch, 0.0)
             return own * (few + (1 - 1 / batch) * lasting), signal.channels.patterned, evened
-        uneven = self._of_pairs(signal, centre, variance, self.sizes) + own * (few - 1 / batch)
+        uneven = 2 * averaged(pairs, self.sizes) + own * (few - 1 / batch)
         evened = centred * max(1 - own / batch, 0.0)
         places = math.prod(within.values())
         if places <= 1:
@@ -221,14 +229,14 @@ class _Statistics:
         shrunk = max(1 + uneven - strength / pattern, 0.0) if pattern > 1e-9 else None
         return uneven, shrunk, evened
 
-    def _of_pairs(self, signal: Signal, centre: Signal, variance: float, sizes: dict[int, float]) -> float:
-        """Returns how uneven a mean of squares over some axes is: twice the mean square of all pairs' correlations."""
+    def _pairs(self, signal: Signal, centre: Signal, variance: float) -> Signal:
+        """Returns the squares of all pairs' correlations."""
         along, apart = (
             tuple((value - other) / variance for value, other in zip(*pairs))
             for pairs in ((signal.along, centre.along), (signal.apart, centre.apart))
         )
         one = Signal(1.0, 0.0, along, apart=apart)
-        return 2 * averaged(multiplied([one, one]), sizes)
+        return multiplied([one, one])
 
     def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:
         """Returns the same of signals that stand side by side, each of which has a variance of its own."""
