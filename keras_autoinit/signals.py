@@ -245,16 +245,17 @@ def constant(value: Any) -> tuple[Signal, Shape]:
     array = np.asarray(value, np.float64)
     if not array.size:
         return Signal(0.0, 0.0, (0.0,) * array.ndim), array.shape
-    along = tuple(_agreement(array, axis) for axis in range(array.ndim))
-    return Signal(float((array**2).mean()), float(array.mean()), along), array.shape
+    second_moment = float((array**2).mean())
+    along = tuple(_agreement(array, axis, second_moment) for axis in range(array.ndim))
+    return Signal(second_moment, float(array.mean()), along), array.shape
 
 
-def _agreement(array: np.ndarray, axis: int) -> float:
+def _agreement(array: np.ndarray, axis: int, second_moment: float) -> float:
     count = array.shape[axis]
     if count == 1:
-        return float((array**2).mean())
+        return second_moment
     means = float((array.mean(axis) ** 2).mean())
-    return (count * means - float((array**2).mean())) / (count - 1)
+    return (count * means - second_moment) / (count - 1)
 
 
 def averaged(signal: Signal, sizes: Mapping[int, float], apart: Sequence[int] = ()) -> float:

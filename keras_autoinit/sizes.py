@@ -64,13 +64,9 @@ def log_mean(variance: float) -> float:
 
 def larger_together(first: Sizes, second: Sizes) -> float:
     """Returns the mean of a product over that of the means: more than one for what is large in the same samples."""
-    return _larger_together(covariance(first, first), covariance(second, second), covariance(first, second))
-
-
-def _larger_together(first: float, second: float, common: float) -> float:
-    """Returns the same by the variances of the logarithms and their covariance."""
-    both = first + second + 2 * common
-    return math.exp(log_mean(max(both, 0.0)) - (log_mean(first) + log_mean(second)))
+    alone = [covariance(one, one) for one in (first, second)]
+    both = sum(alone) + 2 * covariance(first, second)
+    return math.exp(log_mean(max(both, 0.0)) - sum(map(log_mean, alone)))
 
 
 def shift_where(sizes: Sizes, weights: Sizes) -> float:
@@ -144,8 +140,13 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
     if straight < 1e-6:
         return mean
     alone = [covariance(one, one) for one in several]
-    parts = list(zip(several, shares, alone))
-    pairs = [a * b * _larger_together(v, w, covariance(one, other)) for one, a, v in parts for other, b, w in parts]
+    parts = list(zip(several, shares, alone, map(log_mean, alone)))
+    # As `larger_together`, of all pairs at once.
+    pairs = [
+        a * b * math.exp(log_mean(max(v + w + 2 * covariance(one, other), 0.0)) - (m + n))
+        for one, a, v, m in parts
+        for other, b, w, n in parts
+    ]
     wanted = math.log(max(sum(pairs), 1.0))
     low, high = 0.0, 2 * max(straight, *alone)
     for _ in range(12):
