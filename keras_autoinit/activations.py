@@ -187,10 +187,9 @@ def _layer(layer: keras.Layer) -> Activation:
         return activation(layer.activation)
     if isinstance(layer, keras.layers.PReLU):
         return known("leaky_relu", {"negative_slope": _initial_slope(layer)})
-    config = layer.get_config() if is_activation_layer(layer) else {}
     for kind, name in _LAYER_NAMES.items():
         if isinstance(layer, kind):
-            return known(name, config)
+            return known(name, vars(layer))
     return measured(layer, type(layer).__name__)
 
 
