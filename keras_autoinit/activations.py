@@ -133,8 +133,9 @@ def _call_on_array(function: Callable[[Any], Any], z: np.ndarray, dtype: str) ->
     return values[: z.size]
 
 
-def _defaults(function: Any) -> dict[str, Any]:
-    """Returns the arguments that a function assumes."""
+@functools.cache
+def _defaults(function: Any) -> Mapping[str, Any]:
+    """Returns the arguments that a function of Keras assumes."""
     parameters = inspect.signature(function).parameters.values()
     return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
 
@@ -186,10 +187,9 @@ def _layer(layer: keras.Layer) -> Activation:
         return activation(layer.activation)
     if isinstance(layer, keras.layers.PReLU):
         return known("leaky_relu", {"negative_slope": _initial_slope(layer)})
-    config = layer.get_config() if is_activation_layer(layer) else {}
     for kind, name in _LAYER_NAMES.items():
         if isinstance(layer, kind):
-            return known(name, config)
+            return known(name, vars(layer))
     return measured(layer, type(layer).__name__)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from keras_autoinit.closed_forms import closed_cross_moments, closed_moments
@@ -144,7 +144,7 @@ class Activation:
             1.0
         """
         variance, _ = self._checked(variance, 0.0)
-        return odd_part(self._elementwise, self._divisible(variance, 0.0), self.precision)
+        return self._remembered_odd_parts(self._divisible(variance, 0.0))
 
     def fixed_point(self) -> float:
         """Returns the pre-activation spread `s` at which `E f(s z)^2 = 1`: scaled so, a stack keeps its signal.
@@ -230,6 +230,10 @@ class Activation:
         return functools.lru_cache(REMEMBERED)(functools.partial(_cross_moments, self))
 
     @functools.cached_property
+    def _remembered_odd_parts(self) -> Callable[[float], OddPart]:
+        return functools.lru_cache(REMEMBERED)(lambda variance: odd_part(self._elementwise, variance, self.precision))
+
+    @functools.cached_property
     def _arguments(self) -> dict[str, float] | None:
         """All parameters, defaults among them; `None` for a function that is not one of ours."""
         definition = FUNCTIONS.get(self.name) if self.known else None
@@ -285,6 +289,7 @@ def _search(met: Activation, variance: float, mean: float) -> Pieces:
     return search_pieces(met._elementwise, breaks, variance, mean, tolerance, depth)
 
 
-def parameters_of(definition: Function) -> dict[str, float]:
+@functools.cache
+def parameters_of(definition: Function) -> Mapping[str, float]:
     """Returns the parameters of one of our definitions, with their defaults."""
     return {key: value.default for key, value in list(inspect.signature(definition).parameters.items())[1:]}

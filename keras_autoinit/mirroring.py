@@ -247,10 +247,12 @@ class Layout:
         for key, number in self.stretches.items():
             self._lengths[number] = max(self._lengths.get(number, 0), self._depths[key])
         read = [(key, one) for key, several in search.readings.items() for one in several]
-        self._met: dict[int, list[Pairs]] = {}
-        for key, one in read:
-            if key in self.stretches and one.pairs is not None:
-                self._met.setdefault(self.stretches[key], []).append(one.pairs)
+        met = [(self.stretches[key], one.pairs) for key, one in read if key in self.stretches and one.pairs is not None]
+        self._residuals: dict[int, float] = {}
+        for number, pairs in met:
+            self._residuals[number] = max(self._residuals.get(number, 0.0), pairs.residual)
+        self._normalized = {number for number, pairs in met if pairs.normalized}
+        self._branched = {number for number, pairs in met if pairs.several}
         self._convolved = {
             self.stretches[key] for key, one in read if key in self.stretches and not _is_dense(one.call.operation)
         }
@@ -267,7 +269,7 @@ class Layout:
 
     def residual(self, key: Key) -> float:
         """Returns the largest share of power that is on no line in a weight's stretch."""
-        return max((pairs.residual for pairs in self._met.get(self.stretches[key], ())), default=0.0)
+        return self._residuals.get(self.stretches[key], 0.0)
 
     def convolves(self, key: Key) -> bool:
         """Returns whether there is a convolution in a weight's stretch."""
@@ -275,11 +277,11 @@ class Layout:
 
     def normalizes(self, key: Key) -> bool:
         """Returns whether there is a normalization in a weight's stretch."""
-        return any(pairs.normalized for pairs in self._met.get(self.stretches[key], ()))
+        return self.stretches[key] in self._normalized
 
     def branches(self, key: Key) -> bool:
         """Returns whether signals with pairs are added up or set side by side in a weight's stretch."""
-        return any(pairs.several for pairs in self._met.get(self.stretches[key], ()))
+        return self.stretches[key] in self._branched
 
     def merges(self, key: Key) -> bool:
         """Returns whether what a weight's stretch ends in is added to another signal: it is a residual branch."""

@@ -194,10 +194,9 @@ def _gradients(
 
 def _sized(signal: Signal, made_from: Sequence[Signal]) -> Signal:
     """Returns a signal with sizes of samples: those of what it was made from, where the rule does not say."""
-    if signal.mean_power is None and made_from:
-        signal = dataclasses.replace(signal, mean_power=made_from[0].mean_power)
+    power = made_from[0].mean_power if signal.mean_power is None and made_from else signal.mean_power
     sizes = mixed_sizes(made_from) if signal.sizes is None else signal.sizes
-    return dataclasses.replace(signal, sizes=bounded(sizes))
+    return dataclasses.replace(signal, sizes=bounded(sizes), mean_power=power)
 
 
 def _whole(parts: list[Signal] | None) -> Signal | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -209,8 +209,10 @@ def law_of(values: np.ndarray, pairs: tuple[float, ...], near: Near | None) -> L
     """Returns the law of a signal by its quantiles on the nodes, and by how far it agrees with itself."""
     _, weights, polynomials = hermite_grid()
     powers, total = tuple(((polynomials @ (weights * values)) ** 2).tolist()), float(weights @ values**2)
-    near = near and near.changed(lambda agreement: _correlations_for(powers, total, agreement))
-    return Law(values, tuple(_correlation_for(powers, total, value) for value in pairs), near)
+    near = near and near.changed(_correlations_for(powers, total))
+    # Most axes agree alike.
+    found = {value: _correlation_for(powers, total, value) for value in set(pairs)}
+    return Law(values, tuple(found[value] for value in pairs), near)
 
 
 def quantiles(values: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -243,8 +245,8 @@ def _correlation_for(powers: tuple[float, ...], total: float, covariance: float)
     return (low + high) / 2
 
 
-def _correlations_for(powers: tuple[float, ...], total: float, covariances: np.ndarray) -> np.ndarray:
+def _correlations_for(powers: tuple[float, ...], total: float) -> Callable[[np.ndarray], np.ndarray]:
     """Returns the same for many covariances, between the points of a grid."""
     correlations = np.linspace(-1.0, 1.0, 801)
     made = np.maximum.accumulate(series_at(powers, total, correlations))
-    return np.interp(covariances, made, correlations)
+    return lambda covariances: np.interp(covariances, made, correlations)

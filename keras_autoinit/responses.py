@@ -83,7 +83,7 @@ def respond(function: Activation, mean: float, variance: float, channels: Any = 
     spread = math.sqrt(max(variance, 1e-24))
     values, slopes, between = _on_grid(function, mean, spread, channels)
     coefficients = polynomials @ (weights * values)
-    slope_coefficients = (polynomials[:-1, 1:] + polynomials[:-1, :-1]) / 2 @ (between * slopes)
+    slope_coefficients = _between_nodes()[1] @ (between * slopes)
     return Response(
         float(coefficients[0]),
         float(weights @ values**2),
@@ -199,7 +199,7 @@ def _on_grid(
     function: Activation, mean: float, spread: float, channels: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns a function's values on the nodes, its slopes between them, and the weights there."""
-    z, weights, _ = hermite_grid()
+    z, _, _ = hermite_grid()
     assert function.function is not None
     law = z if channels is None else channels.law
     with np.errstate(all="ignore"):
@@ -207,7 +207,7 @@ def _on_grid(
             np.asarray(function.function(mean + spread * law), np.float64), posinf=1e150, neginf=-1e150
         )
         slopes = np.nan_to_num(np.diff(values) / np.diff(law) / spread)
-    return values, slopes, (weights[1:] + weights[:-1]) / 2
+    return values, slopes, _between_nodes()[0]
 
 
 def input_variance(function: Activation, wanted: float) -> float:
@@ -233,8 +233,12 @@ def series(powers: tuple[float, ...], total: float, correlation: float) -> float
 
 def series_at(powers: tuple[float, ...], total: float, correlations: np.ndarray) -> np.ndarray:
     """Returns the same for several correlations."""
-    rest = max(total - sum(powers), 0.0)
-    return np.asarray(np.polynomial.polynomial.polyval(np.clip(correlations, -1.0, 1.0), (*powers, rest)))
+    c = np.clip(correlations, -1.0, 1.0)
+    value = np.full_like(c, max(total - sum(powers), 0.0))
+    for power in reversed(powers):
+        value *= c
+        value += power
+    return value
 
 
 @functools.cache
@@ -247,3 +251,10 @@ def hermite_grid() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     for order in range(1, ORDERS):
         rows.append((z * rows[order] - math.sqrt(order) * rows[order - 1]) / math.sqrt(order + 1))
     return z, weights, np.stack(rows)
+
+
+@functools.cache
+def _between_nodes() -> tuple[np.ndarray, np.ndarray]:
+    """Returns the weights of `hermite_grid` between its nodes, and there all polynomials but the last."""
+    _, weights, polynomials = hermite_grid()
+    return (weights[1:] + weights[:-1]) / 2, (polynomials[:-1, 1:] + polynomials[:-1, :-1]) / 2

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -56,7 +55,7 @@ class Near:
         for one, size in zip(self.pulls, self.same.shape):
             counts = np.arange(len(one), 0, -1)
             means = (np.cumsum(one)[::-1] + np.cumsum(one[::-1])[::-1]) / 2 / counts
-            found.append(np.pad(means, (0, max(size - len(one), 0)), "edge")[:size])
+            found.append(_as_long(means, size))
         return math.prod(np.ix_(*found)) if found else 1.0
 
     def times(self, factor: float) -> Near:
@@ -129,8 +128,8 @@ class Signal:
         along = tuple(square * value for value in self.along)
         apart = tuple(square * value for value in self.apart)
         second_moment, mean = square * self.second_moment, number * self.mean
-        made = Signal(second_moment, mean, along, profile=self.profile, apart=apart, patterns=self.patterns)
-        return dataclasses.replace(made, near=self.near and self.near.times(square))
+        near = self.near and self.near.times(square)
+        return Signal(second_moment, mean, along, profile=self.profile, apart=apart, patterns=self.patterns, near=near)
 
     def by_distance(self, axes: Sequence[int], distances: Sequence[np.ndarray], other: bool = False) -> np.ndarray:
         """Returns `E x x'` of entries by their distances on some axes: on the grid of these.
@@ -164,7 +163,7 @@ class Signal:
         for axis, size in zip(self.near.axes, self.near.same.shape):
             roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
             pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
-            found.append(np.pad(pairs, (0, max(size - len(roots), 0)), "edge")[:size])
+            found.append(_as_long(pairs, size))
         return math.prod(np.ix_(*found))
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
@@ -177,16 +176,26 @@ class Signal:
             apart[axis] = 0.0
         if axis is not None and profile:
             profile[axis] = None
-        made = Signal(power * self.second_moment, 0.0, tuple(along), profile=tuple(profile), patterns=self.patterns)
-        return dataclasses.replace(made, apart=tuple(apart), near=self.near and self.near.times(power))
+        return Signal(
+            power * self.second_moment,
+            0.0,
+            tuple(along),
+            profile=tuple(profile),
+            apart=tuple(apart),
+            patterns=self.patterns,
+            near=self.near and self.near.times(power),
+        )
 
     def agreement(self, axes: Iterable[int]) -> float:
         """Returns how far entries agree that differ on some axes."""
         axes = tuple(axes)
         if self.apart and 0 in axes and len(axes) > 1:
             # Whatever is independent on one axis is so wherever it stands on the others.
-            return min((self.apart[axis] for axis in axes if axis), key=abs)
+            return min([self.apart[axis] for axis in axes if axis], key=abs)
         values = [self.along[axis] for axis in axes]
+        smallest = min(values, default=self.second_moment)
+        if smallest >= 0:
+            return smallest
         least = min((value for value in values if value >= 0), default=self.second_moment)
         opposed = min((value for value in values if value < 0), default=None)
         # What sums to nothing over one axis does so wherever it stands on the others.
@@ -200,6 +209,11 @@ class Signal:
     def with_axes(self, along: Sequence[float], apart: Sequence[float] = ()) -> Signal:
         """Returns the signal with other axes."""
         return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart), near=None)
+
+
+def _as_long(values: np.ndarray, size: int) -> np.ndarray:
+    """Returns so many values, the last one again where there are fewer."""
+    return values[np.minimum(np.arange(size), len(values) - 1)]
 
 
 def fitting(signal: Signal, shape: Shape) -> Signal:
@@ -231,16 +245,17 @@ def constant(value: Any) -> tuple[Signal, Shape]:
     array = np.asarray(value, np.float64)
     if not array.size:
         return Signal(0.0, 0.0, (0.0,) * array.ndim), array.shape
-    along = tuple(_agreement(array, axis) for axis in range(array.ndim))
-    return Signal(float((array**2).mean()), float(array.mean()), along), array.shape
+    second_moment = float((array**2).mean())
+    along = tuple(_agreement(array, axis, second_moment) for axis in range(array.ndim))
+    return Signal(second_moment, float(array.mean()), along), array.shape
 
 
-def _agreement(array: np.ndarray, axis: int) -> float:
+def _agreement(array: np.ndarray, axis: int, second_moment: float) -> float:
     count = array.shape[axis]
     if count == 1:
-        return float((array**2).mean())
+        return second_moment
     means = float((array.mean(axis) ** 2).mean())
-    return (count * means - float((array**2).mean())) / (count - 1)
+    return (count * means - second_moment) / (count - 1)
 
 
 def averaged(signal: Signal, sizes: Mapping[int, float], apart: Sequence[int] = ()) -> float:
@@ -248,16 +263,25 @@ def averaged(signal: Signal, sizes: Mapping[int, float], apart: Sequence[int] = 
 
     Of two averages, the product, if they stand apart on other axes.
     """
-    axes = [axis for axis, size in sizes.items() if size > 1]
-    near = [axis for axis in axes if signal.near is not None and axis in signal.near.axes and set(apart) <= {0}]
+    sizes = {axis: size for axis, size in sizes.items() if size > 1}
+    known = signal.near.axes if signal.near is not None and set(apart) <= {0} else ()
+    near = [axis for axis in sizes if axis in known]
+    # Most often all pairs go by their distance.
+    ways = [] if near and sizes.keys() <= {0, *near} else _differing(sizes, apart)
     total = 0.0
-    for chosen in itertools.product((False, True), repeat=len(axes)):
-        differing = [axis for axis, differs in zip(axes, chosen) if differs]
-        if near and set(differing) <= {0, *near}:
-            continue
-        weight = math.prod(1 - 1 / sizes[axis] if differs else 1 / sizes[axis] for axis, differs in zip(axes, chosen))
-        total += weight * signal.agreement({*differing, *apart})
-    return total + (_averaged_near(signal, {axis: sizes[axis] for axis in axes}, near, 0 in apart) if near else 0.0)
+    for share, axes in ways:
+        if not near or not axes <= {0, *near}:
+            total += share * signal.agreement(axes)
+    return total + (_averaged_near(signal, sizes, near, 0 in apart) if near else 0.0)
+
+
+def _differing(sizes: Mapping[int, float], apart: Sequence[int]) -> list[tuple[float, frozenset[int]]]:
+    """Returns the axes on which two entries of a window may differ, beside some given ones, each with its share."""
+    ways = [(1.0, frozenset(apart))]
+    for axis, size in sizes.items():
+        same = 1 / size
+        ways = [way for share, axes in ways for way in ((share * same, axes), (share * (1 - same), axes | {axis}))]
+    return ways
 
 
 def _averaged_near(signal: Signal, sizes: Mapping[int, float], near: Sequence[int], apart: bool) -> float:
@@ -365,6 +389,8 @@ def _pulls_of(signals: Sequence[Signal], axes: tuple[int, ...]) -> tuple[np.ndar
 def laid_out(signals: Sequence[Signal]) -> list[Near]:
     """Returns how far neighbours agree in each of several signals, by the same distances; none if in none of them."""
     known = [one.near for one in signals if one.near is not None]
+    if len(known) == len(signals) and len({(one.axes, one.same.shape) for one in known}) == 1:
+        return known
     axes = sorted({axis for one in known for axis in one.axes})
     sizes = [max(one.same.shape[one.axes.index(axis)] for one in known if axis in one.axes) for axis in axes]
     distances = [np.arange(size) for size in sizes]
@@ -409,8 +435,9 @@ def multiplied(signals: Sequence[Signal]) -> Signal:
     along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
     apart = tuple(math.prod(one.agreement({0, axis}) for one in signals) for axis in range(rank))
     mean = math.prod(one.mean for one in signals)
-    made = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart)
-    made = _large_together(dataclasses.replace(made, near=_near_of(signals, math.prod)), signals)
+    near = _near_of(signals, math.prod)
+    made = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart, near=near)
+    made = _large_together(made, signals)
     # Where all are faint together, as at borders, the product is larger than that of the means.
     for one in signals:
         made = weighted_by(made, one.profile, 1.0)
@@ -482,12 +509,20 @@ def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Sign
         own = found[axis]
         if one is not None and (own is None or len(own) == len(one)):
             whole = (1.0 if own is None else own) * np.maximum(one, FAINT) ** exponent
-            growth *= float(whole.mean())
-            found[axis] = whole / whole.mean()
+            size = whole.mean()
+            growth *= float(size)
+            found[axis] = whole / size
     along, apart = (tuple(growth * value for value in values) for values in (signal.along, signal.apart))
-    grown = dataclasses.replace(signal, second_moment=growth * signal.second_moment, along=along, apart=apart)
-    grown = dataclasses.replace(grown, near=signal.near and signal.near.times(growth))
-    return dataclasses.replace(grown, profile=tuple(found), bent=None, joined=None)
+    return dataclasses.replace(
+        signal,
+        second_moment=growth * signal.second_moment,
+        along=along,
+        apart=apart,
+        near=signal.near and signal.near.times(growth),
+        profile=tuple(found),
+        bent=None,
+        joined=None,
+    )
 
 
 def blended(signals: Sequence[Signal], shares: Sequence[float]) -> Signal:

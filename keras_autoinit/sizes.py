@@ -37,7 +37,9 @@ def covariance(first: Sizes, second: Sizes) -> float:
         >>> covariance({"dropped": 0.5}, {"dropped": 0.2, "drawn": 1.0})
         0.1
     """
-    return sum(value * second[key] for key, value in first.items() if key in second)
+    if first is second:
+        return sum([value * value for value in first.values()])
+    return sum([value * second.get(key, 0.0) for key, value in first.items()])
 
 
 def typical_batch(variance: float) -> tuple[np.ndarray, np.ndarray]:
@@ -96,13 +98,16 @@ def shift_where(sizes: Sizes, weights: Sizes) -> float:
 
 def to_power(sizes: Sizes, power: float) -> Sizes:
     """Returns a power of sizes."""
-    return {key: power * value for key, value in sizes.items()}
+    return sizes if power == 1 else {key: power * value for key, value in sizes.items()}
 
 
 def product(several: Iterable[Sizes]) -> Sizes:
     """Returns the product of sizes."""
     found: dict[Hashable, float] = {}
     for sizes in several:
+        if not found:
+            found.update(sizes)
+            continue
         for key, value in sizes.items():
             found[key] = found.get(key, 0.0) + value
     return found
@@ -163,13 +168,19 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
     over its mean, squared, says (Fenton 1960), in a batch.
     """
     mean = product(to_power(sizes, share) for sizes, share in zip(several, shares))
-    straight = covariance(mean, mean)
-    if straight < 1e-6 or len(several) < 2:
+    straight = covariance(mean, mean) if len(several) > 1 else 0.0
+    if straight < 1e-6:
         return mean
-    parts = list(zip(several, shares))
-    pairs = [a * b * larger_together(one, other) for one, a in parts for other, b in parts]
+    alone = [covariance(one, one) for one in several]
+    parts = list(zip(several, shares, alone, map(log_mean, alone)))
+    # As `larger_together`, of all pairs at once.
+    pairs = [
+        a * b * math.exp(log_mean(max(v + w + 2 * covariance(one, other), 0.0)) - (m + n))
+        for one, a, v, m in parts
+        for other, b, w, n in parts
+    ]
     wanted = math.log(max(sum(pairs), 1.0))
-    low, high = 0.0, 2 * max(straight, *(covariance(one, one) for one in several))
+    low, high = 0.0, 2 * max(straight, *alone)
     for _ in range(12):
         middle = (low + high) / 2
         low, high = (middle, high) if log_mean(4 * middle) - 2 * log_mean(middle) < wanted else (low, middle)

@@ -75,6 +75,10 @@ def slots_of(layer: keras.Layer) -> Slots:
     """
     declared = declared_slots(layer)
     taken = {name for slot in declared for name in (slot.weight, f"_{slot.weight}")}
+    known = {id(vars(layer).get(name)) for name in taken}
+    if all(id(variable) in known or len(variable.shape) < 2 for variable in layer.weights):
+        # As of most layers: names need not be found.
+        return declared
     others = {
         name: variable
         for name, variable in own_variables(layer).items()

@@ -247,6 +247,7 @@ def test_what_was_asked_before_is_remembered():
     met = activation("mish")
     assert met.moments(1.7, 0.2) is met.moments(1.7, 0.2)
     assert met.cross_moments(1.7, 0.3) is met.cross_moments(1.7, 0.3)
+    assert met.odd_part(1.7) is met.odd_part(1.7)
 
 
 def test_numbers_of_numpy_are_numbers():

@@ -302,12 +302,16 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     along = tuple(map(response.covariance, correlations, unlike))
     along = (*map(response.between_samples, correlations[:1]), *along[1:])
     apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
-    made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns)
-    made = dataclasses.replace(made, near=_near(signal, response, max(unlike, default=0.0)))
+    near = _near(signal, response, max(unlike, default=0.0))
+    made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns, near=near)
     powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
     shares = [_to_power(signal, power) for power in powers]
-    made = dataclasses.replace(weighted_by(made, shares[0], 1.0), bent=(function, signal))
-    made = dataclasses.replace(made, sizes=to_power(sizes, power), mean_power=of_mean / power if power > 0 else None)
+    made = dataclasses.replace(
+        weighted_by(made, shares[0], 1.0),
+        bent=(function, signal),
+        sizes=to_power(sizes, power),
+        mean_power=of_mean / power if power > 0 else None,
+    )
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:

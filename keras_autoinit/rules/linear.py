@@ -296,6 +296,12 @@ def _bent_inside(context: Context, signal: Signal) -> Any:
 
 def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
     """Returns the signal as the outputs' positions see it: with as much of it as their taps meet."""
+    made, share = _met(signal, taps)
+    return dataclasses.replace(made, near=_near_through(signal, taps, share))
+
+
+def _met(signal: Signal, taps: dict[int, Taps]) -> tuple[Signal, float]:
+    """Returns what taps meet of a signal, but for how neighbours agree, and how much of it that is."""
     profile = list(signal.profile or (None,) * len(signal.along))
     share = 1.0
     for axis, (matrix, *_) in taps.items():
@@ -304,8 +310,9 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
             continue
         known = profile[axis] is not None and len(profile[axis]) == matrix.shape[1]
         seen = matrix @ profile[axis] if known else matrix.sum(1)
-        share *= float(seen.mean())
-        profile[axis] = None if np.ptp(seen) == 0 else seen / seen.mean()
+        size = seen.mean()
+        share *= float(size)
+        profile[axis] = None if np.ptp(seen) == 0 else seen / size
     kept = tuple(profile) if any(one is not None for one in profile) else ()
     left, patterns = _in_common([common for _, common, _ in taps.values()])
     along, apart = (
@@ -313,8 +320,8 @@ def _through(signal: Signal, taps: dict[int, Taps]) -> Signal:
         for values in (signal.along, signal.apart)
     )
     patterns = signal.patterns if patterns is None else patterns
-    made = Signal(share * signal.second_moment, share * signal.mean, along, profile=kept, apart=apart)
-    return dataclasses.replace(made, patterns=patterns, near=_near_through(signal, taps, share))
+    second_moment, mean = share * signal.second_moment, share * signal.mean
+    return Signal(second_moment, mean, along, profile=kept, apart=apart, patterns=patterns), share
 
 
 def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near | None:
@@ -387,7 +394,7 @@ def _back_through(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | No
         return gradient
     turned = {axis: (matrix.T, back, common) for axis, (matrix, common, back) in taps.items()}
     # Of gradients, how neighbours agree is not followed.
-    return dataclasses.replace(_through(gradient, turned), near=None)
+    return _met(gradient, turned)[0]
 
 
 def _back(gradient: Signal | None, factor: float, unit: int = -1, rank: int | None = None) -> Signal | None:

@@ -18,7 +18,6 @@ from keras_autoinit.signals import (
     Shape,
     Signal,
     averaged,
-    averaged_signal,
     blended,
     constant,
     multiplied,
@@ -166,11 +165,17 @@ class _Statistics:
         uneven, common, evened = self._unevenness(signal, centre, variance)
         if along and common is not None:
             along = (along[0] * common, *along[1:])
-        made = Signal(factor * variance, mean, along, profile=profile, apart=apart, patterns=signal.patterns)
-        made = dataclasses.replace(made, sizes=to_power(signal.sizes or {}, evened) if evened else {})
-        if 0 in self.sizes and self.centred:
-            made = dataclasses.replace(made, channels=signal.channels)
-        made = dataclasses.replace(made, near=self._near(signal, centre, factor, common))
+        made = Signal(
+            factor * variance,
+            mean,
+            along,
+            profile=profile,
+            apart=apart,
+            patterns=signal.patterns,
+            channels=signal.channels if 0 in self.sizes and self.centred else None,
+            sizes=to_power(signal.sizes or {}, evened) if evened else {},
+            near=self._near(signal, centre, factor, common),
+        )
         return made, unit, factors * (1 + uneven)
 
     def _near(self, signal: Signal, centre: Signal, factor: float, common: float | None) -> Near | None:
@@ -195,14 +200,16 @@ class _Statistics:
         large in one unit: of its size the power `1 - (E w^2 - 1) / B` is left in a batch of `B`, with `w` the
         squares of one sample's units.
         """
-        if 0 not in self.sizes:
-            return (0.0 if variance <= 0 else self._of_pairs(signal, centre, variance, self.sizes)), None, 0.0
         if variance <= 0:
-            return 0.0, None, 1.0
+            return 0.0, None, 1.0 if 0 in self.sizes else 0.0
+        pairs = self._pairs(signal, centre, variance)
+        if 0 not in self.sizes:
+            return 2 * averaged(pairs, self.sizes), None, 0.0
         batch, sizes = self.sizes[0], signal.sizes or {}
         few = dominance(covariance(sizes, sizes)) / batch
         within = {axis: size for axis, size in self.sizes.items() if axis > 0}
-        own = self._of_pairs(signal, centre, variance, within)
+        # Twice the mean square of all pairs' correlations is how uneven a mean of squares is.
+        own = 2 * averaged(pairs, within)
         common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
         power = 0.5 if signal.mean_power is None else round(signal.mean_power, 2)
         centred = centred_power(float(f"{covariance(sizes, sizes):.2g}"), common, power)
@@ -211,7 +218,7 @@ class _Statistics:
             own, lasting = signal.channels.uneven, signal.channels.lasting**2
             evened = centred * max(1 - own / batch, 0.0)
             return own * (few + (1 - 1 / batch) * lasting), signal.channels.patterned, evened
-        uneven = self._of_pairs(signal, centre, variance, self.sizes) + own * (few - 1 / batch)
+        uneven = 2 * averaged(pairs, self.sizes) + own * (few - 1 / batch)
         evened = centred * max(1 - own / batch, 0.0)
         places = math.prod(within.values())
         if places <= 1:
@@ -223,14 +230,14 @@ class _Statistics:
         shrunk = max(1 + uneven - strength / pattern, 0.0) if pattern > 1e-9 else None
         return uneven, shrunk, evened
 
-    def _of_pairs(self, signal: Signal, centre: Signal, variance: float, sizes: dict[int, float]) -> float:
-        """Returns how uneven a mean of squares over some axes is: twice the mean square of all pairs' correlations."""
+    def _pairs(self, signal: Signal, centre: Signal, variance: float) -> Signal:
+        """Returns the squares of all pairs' correlations."""
         along, apart = (
             tuple((value - other) / variance for value, other in zip(*pairs))
             for pairs in ((signal.along, centre.along), (signal.apart, centre.apart))
         )
         one = Signal(1.0, 0.0, along, apart=apart)
-        return 2 * averaged(multiplied([one, one]), sizes)
+        return multiplied([one, one])
 
     def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:
         """Returns the same of signals that stand side by side, each of which has a variance of its own."""
@@ -243,13 +250,14 @@ class _Statistics:
 
 def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Signal:
     """Returns the mean over some axes, which is the same for all entries of those that are taken whole."""
-    mean = averaged_signal(signal, sizes)
-    along = tuple(mean.second_moment if axis in whole else value for axis, value in enumerate(mean.along))
+    square, axes = averaged(signal, sizes), range(len(signal.along))
+    along = tuple(square if axis in whole else averaged(signal, sizes, (axis,)) for axis in axes)
+    if not signal.apart:
+        return Signal(square, signal.mean, along)
     # Of two samples, where samples are not averaged over, the means agree as samples do.
-    both = mean.along if 0 in whole else mean.apart
-    least = along[0] if along else 0.0
-    apart = tuple(least if axis in whole else value for axis, value in enumerate(both)) if mean.apart else ()
-    return dataclasses.replace(mean, along=along, apart=apart)
+    both = along if 0 in whole else [averaged(signal, sizes, (0, axis)) for axis in axes]
+    apart = tuple(along[0] if axis in whole else value for axis, value in enumerate(both))
+    return Signal(square, signal.mean, along, apart=apart)
 
 
 def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
