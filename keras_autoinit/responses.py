@@ -178,6 +178,13 @@ SQUARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 @functools.lru_cache(maxsize=256)
 def slope_beside(function: Activation, mean: float, variance: float, shares: tuple[float, ...]) -> np.ndarray:
     """Returns the mean squared slope at a sum by the square of one term: at each of `SQUARES`, over that at one.
+
+    Args:
+        function: an elementwise activation.
+        mean: the sum's.
+        variance: the sum's.
+        shares: of the term in that variance, each as likely as the others.
+    """
     z, _, _ = hermite_grid()
     _, slopes, _ = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), None)
     share, square = np.array(shares)[:, None], np.array(SQUARES)[:, None, None]
