@@ -45,6 +45,8 @@ class Prediction:
 class Given:
     """The weights as they are now."""
 
+    orthogonal: bool = False
+
     def power(self, owner: Any, slot: Slot, base: float) -> float:
         """Returns fan-in times the second moment of a layer's weight."""
         variable = slot.variable(owner)

@@ -206,6 +206,12 @@ class Signal:
         """How far entries agree that differ on each axis, and then those of different samples."""
         return (*self.along, *(self.agreement({0, axis}) for axis in range(len(self.along))))
 
+    def with_profile(self, axis: int, profile: Any) -> Signal:
+        """Returns the signal spread so over one axis."""
+        found = list(self.profile or (None,) * len(self.along))
+        found[axis] = profile
+        return dataclasses.replace(self, profile=tuple(found))
+
     def with_axes(self, along: Sequence[float], apart: Sequence[float] = ()) -> Signal:
         """Returns the signal with other axes."""
         return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart), near=None)

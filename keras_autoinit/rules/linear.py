@@ -21,6 +21,9 @@ from keras_autoinit.signals import FAINT, FARTHEST, Near, Signal, averaged, chan
 from keras_autoinit.sizes import Sizes, with_chance
 from keras_autoinit.slots import Slot, slots_of
 
+# Units of which one lets through more than another by less, in variance, are alike.
+ALIKE = 0.004
+
 # For one axis: how much of each output's taps meets each input, which share of the taps two outputs both have
 # inside, and by which share of them two inputs both are read.
 Taps = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -56,16 +59,12 @@ def _channel_by_channel(context: Context, effect: Effect) -> Effect:
     unit = _unit_axis(context.layer) % len(shape)
 
     def with_channels(made: Signal) -> Signal:
-        profile = list(made.profile or (None,) * len(shape))
-        profile[unit] = channels.through
         sizes = with_chance(context.signal.sizes or {}, (id(context.call), "channels"), channels.chance / shape[unit])
-        return dataclasses.replace(made, profile=tuple(profile), channels=channels, sizes=sizes)
+        return dataclasses.replace(made.with_profile(unit, channels.through), channels=channels, sizes=sizes)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
-        known = gradient.profile[unit] if gradient is not None and gradient.profile else None
-        returned = 1.0 if known is None else float((known * channels.returned).mean())
-        (back,) = effect.backward((scale(gradient, returned),))
+        (back,) = effect.backward((scale(gradient, _returned(gradient, unit, channels.returned)),))
         return (back and gradient and _steered(back, gradient, context, channels),)
 
     before = with_channels(effect.before)
@@ -254,6 +253,9 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
     if shape and len(made.along) != len(shape):
         made = made.with_axes([*made.along[:1], *[0.0] * (len(shape) - 1)])
     before = dataclasses.replace(_with_bias(context.layer, made), sizes=_sizes_mixed(context, slot, made))
+    through = None if names is not None else _through_units(context, slot, unit)
+    if through is not None:
+        before = before.with_profile(unit, through)
     after, back = _bent_inside(context, before)
     growth = context.growth * _positions_lost(taps)
     makes_pairs = context.weights.mirrored(context.layer, slot).makes
@@ -262,6 +264,8 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         gradient = back(gradients[0])
         if gradient is not None and makes_pairs:
             gradient = gradient.times(math.sqrt(coherence(gradient)))
+        if gradient is not None and through is not None:
+            gradient = scale(gradient, _returned(gradient, unit, through))
         if gradient is not None and names is not None:
             return (_renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0]),)
         return (_back_through(_back(gradient, power * growth, unit, rank), taps),)
@@ -280,9 +284,39 @@ def _sizes_mixed(context: Context, slot: Slot, made: Signal) -> Sizes:
     if len(shape) < 2 or _is_depthwise(context.layer) or mirrored.reads or mirrored.makes:
         return sizes
     lost = 1.0
-    if getattr(context.weights, "orthogonal", False):
+    if context.weights.orthogonal:
         lost = max(1 - shape[-1] / max(_fan_in(context.layer, slot), 1.0), 0.0)
     return with_chance(sizes, (id(context.call), "mixed"), 2 * lost * chance_between(made, shape))
+
+
+def _through_units(context: Context, slot: Slot, unit: int) -> np.ndarray | None:
+    """Returns how much each unit lets through, with mean one, in rising order; `None` where they are alike.
+
+    It is the square of a unit's weights: of few inputs it is uneven by chance, of orthogonal columns if
+    these are more than the rows. A normalization evens it out, and the weights take off again what that
+    passes back of it.
+    """
+    shape, mirrored = context.shape_out(), context.weights.mirrored(context.layer, slot)
+    if len(shape) < 2 or _is_depthwise(context.layer) or mirrored.reads or mirrored.makes:
+        return None
+    terms = max(_fan_in(context.layer, slot), 1.0)
+    uneven = 2 / terms * (max(1 - terms / shape[unit], 0.0) if context.weights.orthogonal else 1.0)
+    return None if uneven < ALIKE else _uneven(round(uneven, 3), shape[unit])
+
+
+@functools.lru_cache(maxsize=256)
+def _uneven(variance: float, count: int) -> np.ndarray:
+    """Returns so many numbers of this variance, with mean one, in rising order: as a logarithm, they are Gaussian."""
+    z, weights, _ = hermite_grid()
+    places = np.interp((np.arange(count) + 0.5) / count, np.cumsum(weights) - weights / 2, z)
+    numbers = np.exp(math.sqrt(variance) * places)
+    return np.asarray(numbers / numbers.mean())
+
+
+def _returned(gradient: Signal | None, unit: int, through: np.ndarray) -> float:
+    """Returns what weights pass back that let so much through, over what they would if all were alike."""
+    known = gradient.profile[unit] if gradient is not None and gradient.profile else None
+    return 1.0 if known is None else float((known * through).mean())
 
 
 def _bent_inside(context: Context, signal: Signal) -> Any:
