@@ -152,6 +152,10 @@ BACKWARD = {
         (256,),
     ),
     "every second": (lambda x: layers.AveragePooling2D(1, 2)(x), (8, 8, 64)),
+    "max_pooling, largest of several windows": (
+        lambda x: layers.GlobalAveragePooling2D()(layers.MaxPooling2D(3, 2)(x)),
+        (9, 9, 64),
+    ),
     "average_pooling, overlapping": (lambda x: layers.AveragePooling2D(3, 2, padding="same")(x), (8, 8, 64)),
     "separable, strided": (lambda x: layers.SeparableConv2D(128, 5, 2, padding="same")(x), (8, 8, 128)),
     "border, silu": (

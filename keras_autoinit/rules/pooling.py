@@ -277,7 +277,9 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
         gradient = gradients[0]
         if gradient is None:
             return (None,)
-        back = Signal(gradient.second_moment * context.growth, 0.0, (0.0,) * len(signal.along))
+        alike = max(gradient.agreement(held), 0.0) if held else 0.0
+        squares = gradient.second_moment + alike * won_by_two(held)
+        back = Signal(squares * context.growth, 0.0, (0.0,) * len(signal.along))
         if wins:
             shares = {axis: one / np.maximum(one.sum(1, keepdims=True), 1e-12) for axis, one in wins.items()}
             back = dataclasses.replace(back, profile=_shared_out(gradient, shares))
@@ -285,6 +287,28 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
         return (dataclasses.replace(back, tilt=being_largest(agreement, whole)),)
 
     return Effect((made,), backward)
+
+
+def won_by_two(held: dict[int, np.ndarray]) -> float:
+    """Returns in how many other windows, on average, the largest entry of a window is the largest, too.
+
+    Of entries that are alike, each of the two windows' together is as likely the largest of all as another, and then
+    it is that of both if it lies in both. What comes back to it is the sum of two gradients.
+
+    Args:
+        held: for each axis and window, one for the entries in it.
+    """
+    return _won_by_two(tuple(one.shape for one in held.values()), tuple(one.tobytes() for one in held.values()))
+
+
+@functools.lru_cache(maxsize=256)
+def _won_by_two(shapes: tuple[tuple[int, int], ...], held: tuple[bytes, ...]) -> float:
+    tables = [np.frombuffer(one).reshape(shape) for one, shape in zip(held, shapes)]
+    shared = [by_distance(one @ one.T) for one in tables]
+    often = [np.where(np.arange(len(one)) > 0, 2.0, 1.0) * np.arange(len(one), 0, -1) / len(one) for one in shared]
+    both, pairs = (functools.reduce(np.multiply.outer, several) for several in (shared, often))
+    whole = 2 * both.ravel()[0] - both
+    return float((pairs * both / whole).sum() - 1) if both.ravel()[0] > 0 else 0.0
 
 
 def _sizes(source: Signal, held: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
