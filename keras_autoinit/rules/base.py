@@ -62,14 +62,11 @@ def mirrored_by(recipe: Recipe | None, slot: Slot) -> Mirrored:
 
 
 class Weights(Protocol):
-    """Knows, or decides, how large each weight is.
-
-    Attributes:
-        orthogonal: whether matrices are, unless they are something else by name.
-    """
+    """Knows, or decides, how large each weight is."""
 
     @property
-    def orthogonal(self) -> bool: ...
+    def orthogonal(self) -> bool:
+        """Whether matrices are orthogonal, as far as is known."""
 
     def power(self, owner: Any, slot: Slot, base: float) -> float:
         """Returns fan-in times the second moment of a layer's weight.

@@ -277,8 +277,9 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
         gradient = gradients[0]
         if gradient is None:
             return (None,)
-        alike = max(gradient.agreement(held), 0.0) if held else 0.0
-        squares = gradient.second_moment + alike * won_by_two(held)
+        squares = gradient.second_moment
+        if held:
+            squares += max(gradient.agreement(held), 0.0) * won_by_two(held)
         back = Signal(squares * context.growth, 0.0, (0.0,) * len(signal.along))
         if wins:
             shares = {axis: one / np.maximum(one.sum(1, keepdims=True), 1e-12) for axis, one in wins.items()}
