@@ -22,11 +22,12 @@ from keras_autoinit.recipes import Recipe
 from keras_autoinit.responses import chance_of, powers_of
 from keras_autoinit.schemes import with_axes
 from keras_autoinit.selection import Selection
-from keras_autoinit.signals import Signal, chance_of_square
+from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
 from keras_autoinit.stretches import fate_of, is_undone, puts_out_map
+from keras_autoinit.sums import chance_of_square
 
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
 DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")

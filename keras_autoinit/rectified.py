@@ -19,7 +19,8 @@ import numpy as np
 from keras_autoinit.activations import activation
 from keras_autoinit.functions import error_function
 from keras_autoinit.responses import hermite_grid, series, series_at
-from keras_autoinit.signals import Near, Signal, laid_out
+from keras_autoinit.signals import Near, Signal
+from keras_autoinit.sums import laid_out
 
 RELU = activation("relu")
 

@@ -6,7 +6,7 @@ import pytest
 from keras_autoinit.activations import activation
 from keras_autoinit.channels import Source, channels_of
 from keras_autoinit.responses import hermite_grid
-from keras_autoinit.rules.linear import overlap_of, windows
+from keras_autoinit.taps import overlap_of, windows
 
 DRAWS = 20_000
 # A rectified unit Gaussian: two of them agree by `1 / pi` of their second moment.

@@ -16,7 +16,7 @@ from keras_autoinit import AutoInit, Theory
 from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
-from keras_autoinit.signals import BATCH
+from keras_autoinit.sizes import BATCH
 
 # Model: median and 95th percentile of |log2| for signals, then for gradients, of as many draws as it takes. What is
 # wanted, but for the gradients of some models, where the bound guards what has been reached. Others, that need more

@@ -14,14 +14,13 @@ import pytest
 from keras import layers, ops
 
 import keras_autoinit
-from keras_autoinit.activations import activation
+from keras_autoinit.averages import averaged
 from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
-from keras_autoinit.responses import respond
-from keras_autoinit.rules.linear import taps_met
 from keras_autoinit.rules.products import contracted, weighted
-from keras_autoinit.signals import BATCH, Signal, added, averaged, constant, reshaped
+from keras_autoinit.signals import Signal, constant
+from keras_autoinit.sizes import BATCH
 
 SAMPLES = 64
 SHARED = 0.5
@@ -271,16 +270,6 @@ def test_what_averages_to_nothing_does_so_when_some_of_it_is_dropped():
     assert averaged(signal, {0: BATCH, 1: 4.0, 2: 4.0}) == pytest.approx(0.0, abs=0.25 * own / BATCH)
 
 
-def test_of_different_samples_and_positions_neither_agrees():
-    """Words that repeat within a sample, and positions that all samples have in common."""
-    words, positions = Signal(1.0, 0.0, (0.0, SHARED, 0.0)), Signal(1.0, 0.0, (1.0, 0.0, 0.0))
-    both = added([words, positions])
-    assert both.along == (1.0, SHARED, 0.0)
-    assert both.agreement({0, 1}) == 0.0
-    normal = added([both, both]).times(SHARED)
-    assert normal.agreement({0, 1}) == 0.0
-
-
 def test_stochastic_depth_drops_whole_samples():
     drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)
     _, _, signal = predicted(lambda x: drop(layers.ReLU()(x)), (4, 4, 64))
@@ -388,38 +377,10 @@ def test_a_rule_comes_before_what_is_inside():
     assert signal.second_moment == 9.0
 
 
-def test_a_response_is_the_integral():
-    relu = respond(activation("relu"), 0.0, 1.0)
-    assert relu.second_moment == pytest.approx(0.5, abs=1e-4)
-    assert relu.mean == pytest.approx((2 * np.pi) ** -0.5, abs=1e-4)
-    # The arc-cosine kernel of Cho and Saul 2009.
-    angle = np.arccos(0.5)
-    assert relu.covariance(0.5) == pytest.approx((np.sin(angle) + (np.pi - angle) * 0.5) / (2 * np.pi), abs=1e-3)
-    assert relu.slope_covariance(0.5) == pytest.approx((np.pi - angle) / (2 * np.pi), abs=1e-2)
-
-
-def test_averages_count_what_agrees():
-    signal = Signal(1.0, 0.0, (0.0, SHARED, 0.0))
-    assert averaged(signal, {1: 4.0}) == pytest.approx((1 + 3 * SHARED) / 4)
-    assert averaged(signal, {2: 4.0}) == pytest.approx(0.25)
-
-
 def test_given_numbers_agree_with_themselves():
     signal, shape = constant(np.ones((3, 1)))
     assert shape == (3, 1)
     assert (signal.mean, signal.second_moment, signal.along) == (1.0, 1.0, (1.0, 1.0))
-
-
-def test_joined_axes_agree_as_their_parts_do():
-    signal = reshaped(Signal(1.0, 0.0, (0.0, SHARED, 0.0)), (2, 4, 8), (2, 32))
-    assert signal.along[0] == 0.0
-    assert 0.0 < signal.along[1] < SHARED
-
-
-def test_every_tap_is_counted_once():
-    matrix, *_ = taps_met(7, 4, taps=3, stride=2, rate=1, padding="same")
-    assert matrix.shape == (4, 7)
-    assert matrix.sum(1).tolist() == pytest.approx([2 / 3, 1, 1, 2 / 3])
 
 
 def test_windows_that_overlap_are_alike():

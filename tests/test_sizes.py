@@ -10,7 +10,7 @@ from keras import layers
 
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
-from keras_autoinit.signals import blended, independent
+from keras_autoinit.signals import independent
 from keras_autoinit.sizes import (
     BATCH,
     LEANING,
@@ -23,6 +23,7 @@ from keras_autoinit.sizes import (
     shift_where,
     typical_batch,
 )
+from keras_autoinit.sums import blended
 
 DRAWS = 20_000
 

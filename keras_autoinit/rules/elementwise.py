@@ -12,6 +12,8 @@ import keras
 import numpy as np
 
 from keras_autoinit.activations import Activation
+from keras_autoinit.axes import aligned, summed_back
+from keras_autoinit.bending import activated
 from keras_autoinit.graphs import activation_of
 from keras_autoinit.rectified import RELU, Law, law_of_all, rectified
 from keras_autoinit.responses import chance_of
@@ -20,28 +22,15 @@ from keras_autoinit.rules.base import (
     Effect,
     Gradients,
     Operand,
-    activated,
     for_layers,
     for_operations,
     same,
     scale,
     scaled,
 )
-from keras_autoinit.signals import (
-    Near,
-    Shape,
-    Signal,
-    added,
-    aligned,
-    blended,
-    chance_between,
-    constant,
-    independent,
-    mixed_sizes,
-    multiplied,
-    summed_back,
-)
+from keras_autoinit.signals import Near, Shape, Signal, constant, independent
 from keras_autoinit.sizes import Sizes, with_chance
+from keras_autoinit.sums import added, blended, chance_between, mixed_sizes, multiplied
 
 # What a model does to its inputs itself, to numbers that whoever built it knew.
 SCALINGS = (keras.layers.Rescaling, keras.layers.Normalization)

@@ -11,18 +11,11 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_autoinit.averages import averaged
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.signals import (
-    BATCH,
-    Near,
-    Shape,
-    Signal,
-    averaged,
-    blended,
-    constant,
-    multiplied,
-)
-from keras_autoinit.sizes import Sizes, centred_power, covariance, dominance, floored_power, to_power
+from keras_autoinit.signals import Near, Shape, Signal, constant
+from keras_autoinit.sizes import BATCH, Sizes, centred_power, covariance, dominance, floored_power, to_power
+from keras_autoinit.sums import blended, multiplied
 
 
 @for_layers("BatchNormalization")

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.activations import Activation, known
+from keras_autoinit.averages import averaged_signal, in_window
+from keras_autoinit.axes import sum_over
+from keras_autoinit.bending import activated
 from keras_autoinit.maxima import MOST_SHARED, Maximum, being_largest, maximum, uneven
 from keras_autoinit.rectified import RELU, law_of
 from keras_autoinit.responses import hermite_grid
-from keras_autoinit.rules.base import Context, Effect, Gradients, activated, axes_of, for_layers, for_operations, scale
-from keras_autoinit.rules.linear import by_distance, taps_met
-from keras_autoinit.signals import FARTHEST, Near, Shape, Signal, averaged_signal, blended, in_window, sum_over
+from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.signals import FARTHEST, Near, Shape, Signal
 from keras_autoinit.sizes import to_power
+from keras_autoinit.sums import blended
+from keras_autoinit.taps import by_distance, taps_met
 
 _D = ("1D", "2D", "3D")
 _LINEAR = known("linear", {})

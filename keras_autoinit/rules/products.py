@@ -11,8 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_autoinit.averages import averaged_signal
 from keras_autoinit.rules.base import Context, Effect, Gradients, Operand, axes_of, for_layers, for_operations
-from keras_autoinit.signals import Shape, Signal, averaged_signal
+from keras_autoinit.signals import Shape, Signal
 
 # Draws over which the average over tokens is taken; fixed, so that every plan is the same.
 DRAWS = 400

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from keras_autoinit.axes import aligned, reshaped, sum_over, summed_back
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
-from keras_autoinit.signals import Signal, aligned, blended, part_of, reshaped, side_by_side, sum_over, summed_back
+from keras_autoinit.signals import Signal
+from keras_autoinit.sums import blended, part_of, side_by_side
 
 
 @for_layers("Flatten", "Reshape")

@@ -1,0 +1,221 @@
+"""What an activation makes of a signal, and of a gradient that comes back through it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from keras_autoinit.activations import Activation
+from keras_autoinit.rectified import RELU, rectified_sum
+from keras_autoinit.responses import Response, powers_of, respond, respond_unevenly, slope_where
+from keras_autoinit.signals import Near, Signal
+from keras_autoinit.sizes import Sizes, covariance, product, shift_where, to_power
+from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
+
+# Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
+EVEN = 0.01
+
+
+def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[Signal | None], Signal | None]]:
+    """Returns what an activation makes of a signal, and what it makes of a gradient."""
+    if function.linear or function.function is None:
+        return signal, lambda gradient: gradient
+    if signal.parts is not None and function == RELU:
+        return _rectified_again(signal, *signal.parts)
+    if signal.joined is not None:
+        return _each_activated(*signal.joined, function)
+    channels = signal.channels
+    sizes = signal.sizes or {}
+    uneven = float(f"{covariance(sizes, sizes):.2g}")
+    given = (function, signal.mean, signal.variance, channels)
+    response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
+    # Powers to three digits: signals that are nearly alike, as behind normalizations, share them.
+    rounded = (function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), channels)
+    power, steepness, of_mean = powers_of(*rounded, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
+    correlations = [_correlation(signal, value) for value in signal.along]
+    unlike = _unlike(signal)
+    along = tuple(map(response.covariance, correlations, unlike))
+    along = (*map(response.between_samples, correlations[:1]), *along[1:])
+    apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
+    near = _near(signal, response, max(unlike, default=0.0))
+    made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns, near=near)
+    powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
+    shares = [_to_power(signal, power) for power in powers]
+    made = dataclasses.replace(
+        weighted_by(made, shares[0], 1.0),
+        bent=(function, signal),
+        sizes=to_power(sizes, power),
+        mean_power=of_mean / power if power > 0 else None,
+    )
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        slope = response.slope
+        if gradient.tilt is not None:
+            slope *= slope_where(function, signal.mean, signal.variance, gradient.tilt, channels) / max(
+                respond(*given).slope, 1e-300
+            )
+        slope *= _steeper(given, sizes, gradient.sizes or {}, uneven)
+        grown = slope / response.slope if response.slope > 0 else 1.0
+        slopes = zip(gradient.along, correlations)
+        passed = Signal(
+            gradient.second_moment * slope,
+            0.0,
+            tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
+            profile=gradient.profile,
+            sizes=product([gradient.sizes or {}, to_power(sizes, steepness)]),
+        )
+        passed = dataclasses.replace(weighted_by(passed, shares[1], 1.0), bent=(function, signal))
+        if channels is None:
+            return passed
+        alike = gradient.agreement([axis for axis, one in enumerate(unlike) if one])
+        # Other taps that both positions have in common make what is there alike, and leave less to this one.
+        steered = max(response.slope_powers[1] + 2 * channels.share * response.turn, 0.0)
+        return dataclasses.replace(passed, steered=alike * steered)
+
+    return made, back
+
+
+def coherence(gradient: Signal) -> float:
+    """Returns how much more squared gradient comes back through mirrored pairs of units than through single ones.
+
+    Both units of a pair get the gradient `r` of what reads them, with opposite signs, and hand back
+    `r (f'(z) + f'(-z))` together: `E (f'(z) + f'(-z))^2 / (2 E f'(z)^2)` times the sum of two that know
+    nothing of each other.
+    """
+    if gradient.bent is None:
+        return 1.0
+    function, signal = gradient.bent
+    slope = respond(function, signal.mean, signal.variance).slope
+    return respond(within_pairs(function), signal.mean, signal.variance).slope / slope if slope > 0 else 1.0
+
+
+@functools.lru_cache(maxsize=256)
+def within_pairs(function: Activation) -> Activation:
+    """Returns what weights of opposite sign read of a pair that sees `z` and `-z`: the odd part, times a root of two.
+
+    Half of the sum over all units of `w^2 f_odd^2` comes twice, once from each unit of a pair.
+    """
+    f = function.function
+    assert f is not None
+    return Activation(f"odd part of {function}", (), lambda z: (f(z) - f(-z)) / math.sqrt(2), function.known)
+
+
+def _steeper(given: Any, sizes: Sizes, gradient: Sizes, uneven: float) -> float:
+    """Returns how much steeper a function is in samples where the gradient is large."""
+    shift = round(shift_where(sizes, gradient), 2) if uneven > EVEN else 0.0
+    if not shift:
+        return 1.0
+    return respond_unevenly(*given, uneven, shift).slope / max(respond_unevenly(*given, uneven).slope, 1e-300)
+
+
+def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: Activation) -> Any:
+    """Bends signals that stand side by side: a rectifier lets the gradient at one that is never negative through."""
+    found = [activated(dataclasses.replace(one, joined=None), function) for _, one in parts]
+    counts = [count for count, _ in parts]
+    ends, shares = np.cumsum(counts).tolist(), [count / sum(counts) for count in counts]
+
+    def whole(several: Sequence[Signal]) -> Signal:
+        return side_by_side(blended(several, shares), axis, list(zip(counts, several)))
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        places = zip(found, [0, *ends], ends)
+        passed = [back(part_of(gradient, axis, start, end)) for (_, back), start, end in places]
+        return whole([one for one in passed if one is not None])
+
+    made = [one for one, _ in found]
+    return dataclasses.replace(whole(made), joined=(axis, tuple(zip(counts, made)))), back
+
+
+def _unlike(signal: Signal) -> tuple[float, ...]:
+    """Returns the variance of the correlation of two entries that differ on each axis: of positions, it has one."""
+    rank = len(signal.along)
+    if signal.channels is None:
+        return (0.0,) * rank
+    unit = [axis == signal.channels.axis for axis in range(rank)]
+    return tuple(0.0 if axis == 0 or unit[axis] else signal.channels.unlike for axis in range(rank))
+
+
+def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
+    """Returns a power of a signal's profile; with mean one, where the law of all positions is known already."""
+    if power == 0:
+        return ()
+    found = [None if one is None else np.maximum(one, FAINT) ** power for one in signal.profile]
+    return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
+
+
+def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
+    """Returns how far neighbours agree in what a function makes.
+
+    Args:
+        signal: what is given to it.
+        response: of the function.
+        unlike: the variance of the correlation of two positions of one sample.
+    """
+    if signal.near is None or signal.variance <= 1e-24:
+        return None
+    alike, mean, variance = signal.alike(), signal.mean**2, signal.variance
+    # Where a border leaves nothing, nothing agrees.
+    sizes = np.maximum(alike, 1e-30)
+    same, other = ((values / sizes - mean) / variance for values in (signal.near.same, signal.near.other))
+    within = response.covariances(same, unlike)
+    if unlike:
+        # A position has nothing unlike itself.
+        within.ravel()[0] = response.covariance(float(same.ravel()[0]))
+    near = dataclasses.replace(signal.near, same=alike * within, other=alike * response.all_between_samples(other))
+    if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
+        return near
+    # The mean of a rectifier grows as the spread does.
+    roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in near.axes]
+    return dataclasses.replace(near, pulls=tuple(one / one.mean() for one in roots))
+
+
+def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
+    """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
+    step = 1.1
+    more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance, signal.channels)
+    pairs = ((more.second_moment, response.second_moment), (more.slope, response.slope))
+    found = tuple(math.log(one / other) / math.log(step) if min(one, other) > 0 else 0.0 for one, other in pairs)
+    # Of what bends every scale alike, rounding would leave a power of nearly nothing.
+    return round(found[0], 3), round(found[1], 3)
+
+
+def slope_power(gradient: Signal) -> float:
+    """Returns the power of a unit's square with which the slope goes that a gradient has come back through."""
+    if gradient.bent is None:
+        return 0.0
+    function, signal = gradient.bent
+    mean, variance = float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}")
+    given = dataclasses.replace(signal, mean=mean, second_moment=mean**2 + variance)
+    return _powers(function, given, respond(function, mean, variance, signal.channels))[1]
+
+
+def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
+    found = rectified_sum(law, other)
+
+    def back(gradient: Signal | None) -> Signal | None:
+        if gradient is None:
+            return None
+        factor, slopes, tilt = found.back(gradient.tilt)
+        along = tuple(value * slope for value, slope in zip(gradient.along, slopes))
+        return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, tilt=tilt)
+
+    joined = signal.joined and (
+        signal.joined[0],
+        tuple((count, activated(part, RELU)[0]) for count, part in signal.joined[1]),
+    )
+    # What has been rectified is nearly so again: its squares grow as they did.
+    made = dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns, sizes=signal.sizes)
+    return dataclasses.replace(made, joined=joined), back
+
+
+def _correlation(signal: Signal, agreement: float) -> float:
+    return (agreement - signal.mean**2) / signal.variance if signal.variance > 1e-24 else 0.0

@@ -1,0 +1,32 @@
+"""Sums over a grid against the integrals that they stand for."""
+
+import numpy as np
+import pytest
+
+from keras_autoinit.activations import activation
+from keras_autoinit.responses import SQUARES, respond, slope_beside
+
+
+def test_a_response_is_the_integral():
+    relu = respond(activation("relu"), 0.0, 1.0)
+    assert relu.second_moment == pytest.approx(0.5, abs=1e-4)
+    assert relu.mean == pytest.approx((2 * np.pi) ** -0.5, abs=1e-4)
+    # The arc-cosine kernel of Cho and Saul 2009.
+    angle = np.arccos(0.5)
+    assert relu.covariance(0.5) == pytest.approx((np.sin(angle) + (np.pi - angle) * 0.5) / (2 * np.pi), abs=1e-3)
+    assert relu.slope_covariance(0.5) == pytest.approx((np.pi - angle) / (2 * np.pi), abs=1e-2)
+
+
+@pytest.mark.parametrize("name", ["swish", "tanh"])
+def test_a_slope_goes_with_how_large_one_term_of_a_sum_is(name):
+    """A term of either sign, of a tenth or a half of the variance, beside Gaussians."""
+    source, shares = np.random.default_rng(0), (0.1, 0.5)
+    f, step = activation(name).function, 1e-4
+    found = []
+    for square in SQUARES:
+        rest = source.normal(size=(2, 200_000)) * np.sqrt(1 - np.array(shares))[:, None]
+        z = rest + source.choice([-1, 1], size=rest.shape) * np.sqrt(np.array(shares) * square)[:, None]
+        found.append(np.mean(((f(z + step) - f(z - step)) / (2 * step)) ** 2))
+    expected = np.array(found) / found[SQUARES.index(1.0)]
+    # Five standard errors of a slope's square, which is below two.
+    assert slope_beside(activation(name), 0.0, 1.0, shares) == pytest.approx(expected, abs=5 * 1 / np.sqrt(200_000))
