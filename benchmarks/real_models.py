@@ -39,7 +39,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_autoinit import AutoInit, Theory, solving
+from keras_autoinit import AutoInit, Theory, by_theory, solving
 
 IMAGES = Path(__file__).parent / "data" / "mnist_small.npz"
 BATCH, PIECE = 64, 10
@@ -300,10 +300,12 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--nimble", type=float, help="another standard deviation in front of batch normalizations")
     parser.add_argument("--map", type=float, help="another spread of the map that a model puts out")
+    parser.add_argument("--fade", type=float, help="what becomes of the second moment at each weight of a U-Net")
     parser.add_argument("--report", action="store_true", help="only print what is there")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     solving.NIMBLE, solving.MAP = args.nimble or solving.NIMBLE, args.map or solving.MAP
+    by_theory.FADE = args.fade or by_theory.FADE
     if not args.report:
         for name in args.models:
             carry_out(name, args.out, args)

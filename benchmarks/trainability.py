@@ -49,7 +49,7 @@ import keras
 import numpy as np
 from sklearn.datasets import load_digits
 
-from keras_autoinit import AutoInit, Theory
+from keras_autoinit import AutoInit, Theory, solving
 from keras_autoinit.linear_start import LinearStart, with_linear_start
 
 ACTIVATIONS = ("relu", "leaky_relu", "tanh", "gelu", "silu", "elu", "selu", "mish")
@@ -458,8 +458,10 @@ def main() -> None:
     parser.add_argument("--every-rate", action="store_true", help="every seed of deep networks at every rate too")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--bases", nargs="*", type=int, help="compare matrices of convolutions at these depths instead")
+    parser.add_argument("--logits", type=float, help="another spread of what few dense layers say of classes")
     parser.add_argument("--report", action="store_true", help="only print and draw what is there")
     args = parser.parse_args()
+    solving.LOGITS = args.logits or solving.LOGITS
     args.out.mkdir(parents=True, exist_ok=True)
     if args.bases is not None:
         compare_bases(args)

@@ -26,8 +26,9 @@ from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
 from keras_autoinit.solving import Fixed, Residual, Solver
 from keras_autoinit.stacks import NAMED
-from keras_autoinit.stretches import fate_of, is_undone, puts_out_map
+from keras_autoinit.stretches import fate_of, is_undone, puts_out_map, slot_calls
 from keras_autoinit.sums import chance_of_square
+from keras_autoinit.ways import FADE, FADING, fading
 
 Distribution = Literal["truncated_normal", "normal", "uniform", "orthogonal"]
 DISTRIBUTIONS = ("normal", "orthogonal", "truncated_normal", "uniform")
@@ -65,7 +66,10 @@ class Theory(FromGraph):
     Formula: what meets an activation has a unit second moment, or, in deep stretches, the one at which
     the worst of forward and backward distortion is smallest. A weight in front of a batch
     normalization, which undoes its scale, has a standard deviation of 0.05 at most; a map that a
-    convolution puts out has one of 0.2.
+    convolution puts out has one of 0.2, and signals fade by sqrt(0.5) at each weight on the way to
+    it, where that joins a way with a longer one (U-Nets). What a plain network of fewer than 6 dense
+    layers says of classes has a spread of 2, unless the model was compiled with another loss than a
+    cross-entropy.
 
     Assumption: weights are independent and layers are wide, so that sums are Gaussian (Poole et
     al. 2016, arXiv 1606.05340; Schoenholz et al. 2017, arXiv 1611.01232).
@@ -160,6 +164,8 @@ class Theory(FromGraph):
         parts = self._parts(graph, selection, kept)
         if any(part.stretch is not None for part in parts.values()):
             fixed = _mirrored(lambda: plain.decide(graph, selection), graph, _isometric(parts, graph))
+        if not kept:
+            fixed = _faded(plain, graph, selection, fixed)
         if self.linear_start is True:
             remarks = {path: part.reason for path, part in parts.items() if part.stretch is None}
         taken = set(kept)
@@ -231,6 +237,33 @@ def _mirrored(plain: Callable[[], tuple[Decision, ...]], graph: Graph, parts: Ma
     return {
         path: _mirrored_one(part, slots[path], rows.get(path)) for path, part in taking.items() if path not in zeros
     }
+
+
+def _faded(theory: Theory, graph: Graph, selection: Selection, fixed: dict[str, Fixed]) -> dict[str, Fixed]:
+    """Returns what is fixed, and every weight at which a signal fades: as it would be, but smaller."""
+    slots = [(place, slot) for place in graph.places for slot in place.slots]
+    calls = {id(call): call for place, slot in slots for call in slot_calls(graph, place.layer, slot)}
+    fading_calls = fading(graph, [call for call in graph.calls if id(call) in calls])
+    if not fading_calls:
+        return fixed
+    solver, prediction = theory._followed(graph, selection, fixed)
+    met = {key: solver.places[key] for key in solver.powers if fading_calls.issuperset(map(id, solver.uses[key]))}
+    rows = {key: _decision(theory, solver, prediction, *found) for key, found in met.items()}
+    smaller = {
+        row.path: Fixed(
+            _smaller(row.new),
+            f"{row.reason} {FADING}",
+            power=solver.powers[key] * FADE,
+            centred=solver.centred(met[key][0].layer, met[key][1]),
+        )
+        for key, row in rows.items()
+    }
+    return {**fixed, **smaller}
+
+
+def _smaller(recipe: Recipe) -> Recipe:
+    config = {name: value for name, value in recipe.config.items() if name != "gain"}
+    return Recipe(recipe.name, {**config, **_gain(recipe.config.get("gain", 1.0) * math.sqrt(FADE))})
 
 
 def _mirrored_one(part: Part, slot: Slot, other: Decision | None) -> Fixed:

@@ -20,6 +20,7 @@ from keras_autoinit.selection import Selection
 from keras_autoinit.signals import Signal
 from keras_autoinit.slots import Slot
 from keras_autoinit.stretches import Fate, Structure, fate_of, is_undone, puts_out_map, slot_calls, structure_of
+from keras_autoinit.ways import SHALLOW, logits_of_few
 
 Residual = Literal["balanced", "zero", "none", "depth_scaled"]
 
@@ -31,6 +32,11 @@ MAP = 0.2
 # the same whatever it is, but a step of Adam turns a weight by the learning rate over this: at the usual 0.001 by two
 # per cent. Depthwise kernels and narrow convolutions, at 0.3 for a unit signal, hardly learn (docs/linear_start.md).
 NIMBLE = 0.05
+
+# The spread of what a plain network of few dense layers says of its classes. By it the layers below learn faster, whose
+# loss after ten epochs it lowers with three and four of them; with more they do so by themselves, and behind
+# convolutions it does not help (docs/linear_start.md).
+LOGITS = 2.0
 
 # Tables of which the output, that reads one of them back, decides the size.
 _BY_OUTPUT = ("tied", "beside_tied")
@@ -85,6 +91,7 @@ class Solver:
     kept: dict[tuple[int, str], str]
     fixed: dict[tuple[int, str], Fixed]
     of_variables: dict[int, tuple[int, str]]
+    logits: frozenset[int] = frozenset()
     signals: dict[int, Signal] = field(default_factory=dict)
     powers: dict[tuple[int, str], float] = field(default_factory=dict)
     why: dict[tuple[int, str], str] = field(default_factory=dict)
@@ -107,18 +114,21 @@ class Solver:
         paths = {key: f"{place.path}/{slot.weight}" for key, (place, slot) in places.items()}
         reasons = kept_weights(graph, selection)
         uses = {key: slot_calls(graph, place.layer, slot) for key, (place, slot) in places.items()}
-        mixing = {id(call) for calls in uses.values() for call in calls}
+        own = {id(call) for calls in uses.values() for call in calls}
+        mixing = [call for call in graph.calls if id(call) in own]
+        kept = {key: reasons[path] for key, path in paths.items() if path in reasons}
         return cls(
             residual,
             orthogonal,
             graph,
-            structure_of(graph, [call for call in graph.calls if id(call) in mixing]),
+            structure_of(graph, mixing),
             places,
             uses,
-            {key: reasons[path] for key, path in paths.items() if path in reasons},
+            kept,
             {key: fixed[path] for key, path in paths.items() if path in fixed},
             # A weight that two layers share is the first one's.
             {id(slot.variable(place.layer)): key for key, (place, slot) in reversed(places.items())},
+            frozenset() if kept else logits_of_few(graph, mixing),
         )
 
     def power(self, owner: Any, slot: Slot, base: float) -> float:
@@ -208,6 +218,12 @@ class Solver:
         if not fates:
             return 1.0, "Gives what follows a unit second moment."
         fate = fates[0]
+        says = self.uses[key] and all(id(call) in self.logits for call in self.uses[key])
+        if says and (fate.kind == "end" or str(fate.activation) == "softmax"):
+            return LOGITS**2, (
+                f"The end of a plain network of fewer than {SHALLOW} dense layers: a standard deviation of "
+                f"{LOGITS:g}, by which the layers below learn faster."
+            )
         if fate.kind == "activation":
             stretch = self.structure.stretches.get(id(self.uses[key][0])) if self.uses[key] else None
             return self._before_activation(fate, stretch)

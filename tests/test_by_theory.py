@@ -313,6 +313,41 @@ def test_a_map_that_a_model_puts_out_is_small(linear_start):
     assert AutoInit("theory", seed=0).plan(bounded)["bounded/kernel"].output_std > 0.5
 
 
+@pytest.mark.parametrize("linear_start", ["auto", False])
+def test_signals_fade_on_the_way_to_a_map_and_the_map_is_as_large_as_ever(linear_start):
+    def convolved(x, name):
+        return layers.Conv2D(64, 3, padding="same", activation="gelu", name=name)(x)
+
+    inputs = keras.Input((8, 8, 64))
+    high = convolved(convolved(inputs, "first"), "second")
+    low = layers.Conv2DTranspose(64, 2, strides=2, name="up")(convolved(layers.AveragePooling2D(2)(high), "low"))
+    x = convolved(layers.Concatenate()([low, high]), "last")
+    model = keras.Model(inputs, layers.Conv2D(4, 1, name="map")(x))
+    plan = AutoInit(Theory(linear_start=linear_start), seed=0).apply(model)
+    names = [layer.name for layer in model.layers if layer.weights]
+    x = normal((32, 8, 8, 64))
+    made = dict(zip(names, keras.Model(inputs, [model.get_layer(name).output for name in names])(x)))
+    for name in names:
+        assert ("signals fade" in plan[f"{name}/kernel"].reason) == (name != "map")
+        spread = np.std(keras.ops.convert_to_numpy(made[name]))
+        assert spread == pytest.approx(plan[f"{name}/kernel"].output_std, rel=0.2), name
+    # Without it the longer way begins two or three times as large.
+    assert second_moment(made["up"]) < second_moment(made["second"])
+    assert math.sqrt(second_moment(made["map"])) == pytest.approx(0.2, rel=0.25)
+
+
+@pytest.mark.parametrize("activation", [None, "softmax"])
+def test_what_few_dense_layers_say_of_classes_is_twice_a_unit_signal(activation):
+    dense = [layers.Dense(256, "selu", name=f"dense{i}") for i in range(3)]
+    model = keras.Sequential([keras.Input((256,)), *dense, layers.Dense(128, activation, name="head")])
+    plan = AutoInit("theory", seed=0).apply(model)
+    assert "which the layers below learn faster" in plan["head/kernel"].reason
+    model.layers[-1].activation = keras.activations.linear
+    assert math.sqrt(second_moment(model(normal((64, 256))))) == pytest.approx(2.0, rel=0.1)
+    model.compile("sgd", "mse")
+    assert AutoInit("theory", seed=0).plan(model)["head/kernel"].output_std == pytest.approx(1.0, rel=0.01)
+
+
 def branch(x, i):
     return layers.BatchNormalization()(
         layers.Conv2D(32, 3, padding="same", name=f"end{i}")(normalized(x, 32, f"begin{i}"))

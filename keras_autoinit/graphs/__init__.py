@@ -69,8 +69,16 @@ def read(model: Any, inputs: Any = None, runnable: bool = False) -> Graph:
         made = reader.expand(model, arguments or ((reader.tensor(),), {}))
     given_, made_ = (tuple(ref.number for ref in refs) for refs in (refs_in(arguments), made))
     calls, opaque = tuple(reader.calls), tuple(reader.opaque)
-    read_ = Graph(places, calls, given_, made_, reader.specs, reader.expanded, opaque, reader.constants)
-    return with_uses(read_)
+    losses = _losses(model)
+    return with_uses(
+        Graph(places, calls, given_, made_, reader.specs, reader.expanded, opaque, reader.constants, losses)
+    )
+
+
+def _losses(model: keras.Model) -> tuple[str, ...]:
+    """Returns the names of what a model was compiled to minimize, however they were given: names, functions, losses."""
+    given = [one for one in tree.flatten(getattr(model, "loss", None)) if one is not None]
+    return tuple(one if isinstance(one, str) else getattr(one, "__name__", type(one).__name__) for one in given)
 
 
 def _batch_of(given: Any) -> int:

@@ -111,6 +111,7 @@ class Graph:
         expanded: the output tensors of each layer that was looked into, by its `id`.
         opaque: layers that hold something and could not be looked into.
         constants: tensors that depend on no input, by number.
+        losses: names of what the model was compiled to minimize; none where that is not known.
     """
 
     places: tuple[Place, ...]
@@ -121,6 +122,7 @@ class Graph:
     expanded: dict[int, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
     opaque: tuple[Opaque, ...] = ()
     constants: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
+    losses: tuple[str, ...] = field(default=(), compare=False)
     _readers: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
     _makers: dict[int, Call] = field(init=False, repr=False, compare=False)
     _calls_of: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
