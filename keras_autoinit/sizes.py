@@ -25,9 +25,11 @@ BATCH = 32
 GROUPS = (1, 3, 7, 10, 7, 3, 1)
 # Of logarithms that vary by more, one sample of a batch is all there is: more makes no difference, and no number.
 ALONE = 16.0
-# Logarithms lean to the right, the more the further they vary: each sample has a floor, and none a ceiling. Half of
-# the skewness that is measured, whose other half products of sizes do not have.
-LEANING = (0.5, 0.4)
+# Logarithms lean to the right, the more the further they vary: each sample has a floor, and none a ceiling. The
+# skewness of most, and the variance at which it is half of that.
+LEANING = (1.0, 0.4)
+# How much of it is left in products of sizes, and in where they are large.
+IN_PRODUCTS = 0.25
 
 
 def covariance(first: Sizes, second: Sizes) -> float:
@@ -42,10 +44,15 @@ def covariance(first: Sizes, second: Sizes) -> float:
     return sum([value * second.get(key, 0.0) for key, value in first.items()])
 
 
-def typical_batch(variance: float) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the logarithms of a batch's samples, in spreads, and their shares: extreme ones alone, others grouped."""
+def typical_batch(variance: float, leaning: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the logarithms of a batch's samples, in spreads, and their shares: extreme ones alone, others grouped.
+
+    Args:
+        variance: of the logarithms.
+        leaning: how much they lean to the right, over what sizes of this variance do.
+    """
     most, half = LEANING
-    return _batch(round(most * variance / (variance + half), 1))
+    return _batch(round(leaning * most * variance / (variance + half), 1))
 
 
 @functools.cache
@@ -61,14 +68,14 @@ def _batch(skewness: float) -> tuple[np.ndarray, np.ndarray]:
     return groups / math.sqrt(np.array(GROUPS) @ groups**2 / BATCH), np.array(GROUPS) / BATCH
 
 
-def log_mean(variance: float) -> float:
+def log_mean(variance: float, leaning: float = 1.0) -> float:
     """Returns the logarithm of a batch's mean, of numbers whose logarithms have mean zero and this variance.
 
     Example:
         >>> round(log_mean(0.1), 3), round(log_mean(9.0), 1)
-        (0.05, 3.6)
+        (0.051, 5.1)
     """
-    places, shares = typical_batch(variance)
+    places, shares = typical_batch(variance, leaning)
     return float(np.log(shares @ np.exp(math.sqrt(variance) * places)))
 
 
@@ -82,8 +89,8 @@ def dominance(variance: float) -> float:
 def larger_together(first: Sizes, second: Sizes) -> float:
     """Returns the mean of a product over that of the means: more than one for what is large in the same samples."""
     alone = [covariance(one, one) for one in (first, second)]
-    both = sum(alone) + 2 * covariance(first, second)
-    return math.exp(log_mean(max(both, 0.0)) - sum(map(log_mean, alone)))
+    both = max(sum(alone) + 2 * covariance(first, second), 0.0)
+    return math.exp(log_mean(both, IN_PRODUCTS) - sum(log_mean(one, IN_PRODUCTS) for one in alone))
 
 
 def shift_where(sizes: Sizes, weights: Sizes) -> float:
@@ -91,7 +98,7 @@ def shift_where(sizes: Sizes, weights: Sizes) -> float:
     variance = covariance(weights, weights)
     if variance < 1e-9:
         return 0.0
-    places, shares = typical_batch(variance)
+    places, shares = typical_batch(variance, IN_PRODUCTS)
     counts = shares * np.exp(math.sqrt(variance) * places)
     return covariance(sizes, weights) / math.sqrt(variance) * float(counts @ places / counts.sum())
 
@@ -172,10 +179,11 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
     if straight < 1e-6:
         return mean
     alone = [covariance(one, one) for one in several]
-    parts = list(zip(several, shares, alone, map(log_mean, alone)))
+    means = functools.partial(log_mean, leaning=IN_PRODUCTS)
+    parts = list(zip(several, shares, alone, map(means, alone)))
     # As `larger_together`, of all pairs at once.
     pairs = [
-        a * b * math.exp(log_mean(max(v + w + 2 * covariance(one, other), 0.0)) - (m + n))
+        a * b * math.exp(means(max(v + w + 2 * covariance(one, other), 0.0)) - (m + n))
         for one, a, v, m in parts
         for other, b, w, n in parts
     ]
@@ -183,5 +191,5 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
     low, high = 0.0, 2 * max(straight, *alone)
     for _ in range(12):
         middle = (low + high) / 2
-        low, high = (middle, high) if log_mean(4 * middle) - 2 * log_mean(middle) < wanted else (low, middle)
+        low, high = (middle, high) if means(4 * middle) - 2 * means(middle) < wanted else (low, middle)
     return to_power(mean, math.sqrt((low + high) / 2 / straight))

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_autoinit.averages import averaged
 from keras_autoinit.signals import Near, Shape, Signal
-from keras_autoinit.sizes import BATCH, Sizes, covariance, log_mean, of_sum, product
+from keras_autoinit.sizes import BATCH, IN_PRODUCTS, Sizes, covariance, log_mean, of_sum, product
 
 # The least share that counts: to a negative power, nothing would be without bounds.
 FAINT = 1e-3
@@ -113,7 +113,8 @@ def _large_together(made: Signal, signals: Sequence[Signal]) -> Signal:
     if not sizes:
         return made
     whole = product(sizes)
-    more = math.exp(log_mean(covariance(whole, whole)) - sum(log_mean(covariance(one, one)) for one in sizes))
+    mean, *means = (log_mean(covariance(one, one), IN_PRODUCTS) for one in (whole, *sizes))
+    more = math.exp(mean - sum(means))
     along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
     near = made.near and dataclasses.replace(made.near, same=more * made.near.same)
     return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole, near=near)
