@@ -58,12 +58,20 @@ def _steered(back: Signal, gradient: Signal, context: Context, channels: Channel
     And it makes `z` large: where the next slope grows with it, by a power `p` of `z^2`, more comes back to
     what stands where entries are large, itself and the neighbours that the windows meet.
     """
-    signal, power = context.signal, slope_power(gradient)
     more = gradient.steered / gradient.second_moment * channels.together if gradient.second_moment > 0 else 0.0
-    more = max(more, 0.0)
-    if signal.bent is None or (more == 0 and power == 0):
-        return scale(back, 1 + more) or back
-    function, source = signal.bent
+    grown = scale(back, 1 + max(more, 0.0))
+    assert grown is not None
+    if context.signal.bent is None:
+        return grown
+    return dataclasses.replace(grown, tilt=_tilt(gradient, context, channels, max(more, 0.0)))
+
+
+def _tilt(gradient: Signal, context: Context, channels: Channels, more: float) -> Any:
+    """Returns how what comes back goes with the Gaussian that an entry was made from; `None` where it does not."""
+    power = slope_power(gradient)
+    if more == 0 and power == 0:
+        return None
+    function, source = context.signal.bent
     z, weights, polynomials = hermite_grid()
     entries = function.function(source.mean + math.sqrt(source.variance) * z)
     squares = (entries - weights @ entries) ** 2
@@ -76,10 +84,8 @@ def _steered(back: Signal, gradient: Signal, context: Context, channels: Channel
         mean, variance = (float(f"{one:.2g}") for one in (made.mean, made.variance))
         tilt *= np.interp(squares, SQUARES, slope_beside(steeper, mean, variance, channels.parts))
         tilt *= np.maximum(around, FAINT) ** (power * (1 - float(np.mean(channels.parts))))
-    tilt = tilt / (weights @ tilt) + more * squares
-    grown = scale(back, 1 + more)
-    assert grown is not None
-    return dataclasses.replace(grown, tilt=tilt / (1 + more))
+    # Of what comes back, that much more goes with the squares themselves.
+    return (tilt / (weights @ tilt) + more * squares) / (1 + more)
 
 
 def _neighbours_alike(context: Context, source: Signal) -> float:
