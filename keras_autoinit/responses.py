@@ -187,7 +187,8 @@ def slope_beside(function: Activation, mean: float, variance: float, shares: tup
     """
     z, _, _ = hermite_grid()
     _, slopes, _ = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), None)
-    share, square = np.array(shares)[:, None], np.array(SQUARES)[:, None, None]
+    # A sum of one term has nothing beside it.
+    share, square = np.minimum(shares, 0.999)[:, None], np.array(SQUARES)[:, None, None]
     found = np.zeros(len(SQUARES))
     for side in (-1, 1):
         counts = np.exp(-(((z[1:] + z[:-1]) / 2 - side * np.sqrt(share * square)) ** 2) / (1 - share) / 2)

@@ -17,6 +17,14 @@ def test_a_response_is_the_integral():
     assert relu.slope_covariance(0.5) == pytest.approx((np.pi - angle) / (2 * np.pi), abs=1e-2)
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_sum_of_one_term_is_as_large_as_that():
+    found = slope_beside(activation("tanh"), 0.0, 1.0, (1.0,))
+    slopes = np.array([1 - np.tanh(np.sqrt(square)) ** 2 for square in SQUARES]) ** 2
+    # The grid is a hundredth of a spread wide, and what is left beside the term three.
+    assert found == pytest.approx(slopes / slopes[SQUARES.index(1.0)], abs=0.1)
+
+
 @pytest.mark.parametrize("name", ["swish", "tanh"])
 def test_a_slope_goes_with_how_large_one_term_of_a_sum_is(name):
     """A term of either sign, of a tenth or a half of the variance, beside Gaussians."""
