@@ -403,7 +403,7 @@ def figures(best: dict[tuple[str, str], Best], folder: Path) -> None:
     except ImportError:
         print("No figure: matplotlib is not installed.")
         return
-    panels = sorted({(cell.split("-")[0], cell.split("-")[2]) for cell, _ in best})
+    panels = sorted({(cell.split("-")[0], cell.split("-")[2]) for cell, start in best if start in LABELS})
     draw(best, panels, folder / "accuracy_over_depth.png")
     draw(best, [panel for panel in panels if panel == ("mlp", "gelu")], folder / "gelu_over_depth.png")
 
