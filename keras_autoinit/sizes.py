@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from statistics import NormalDist
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def covariance(first: Sizes, second: Sizes) -> float:
     """Returns the covariance of two logarithms.
 
     Example:
-        >>> covariance({"dropped": 0.5}, {"dropped": 0.2, "drawn": 1.0})
+        >>> covariance({"input": 0.5}, {"input": 0.2, "mixed": 1.0})
         0.1
     """
     if first is second:
@@ -55,12 +56,14 @@ def typical_batch(variance: float, leaning: float = 1.0) -> tuple[np.ndarray, np
     return _batch(round(leaning * most * variance / (variance + half), 1))
 
 
+def gaussian_places(count: int) -> np.ndarray:
+    """Returns so many numbers at the quantiles of a unit Gaussian, in rising order."""
+    return np.array([NormalDist().inv_cdf((place + 0.5) / count) for place in range(count)])
+
+
 @functools.cache
 def _batch(skewness: float) -> tuple[np.ndarray, np.ndarray]:
-    line = np.linspace(-6, 6, 4001)
-    weights = np.exp(-(line**2) / 2)
-    below = (np.cumsum(weights) - weights / 2) / weights.sum()
-    places = np.interp((np.arange(BATCH) + 0.5) / BATCH, below, line)
+    places = gaussian_places(BATCH)
     # Cornish and Fisher's expansion, to the first order.
     places += skewness / 6 * (places**2 - 1)
     ends = np.cumsum(GROUPS)
@@ -84,13 +87,6 @@ def dominance(variance: float) -> float:
     places, shares = typical_batch(variance)
     sizes = np.exp(math.sqrt(variance) * places)
     return float(shares @ sizes**2 / (shares @ sizes) ** 2)
-
-
-def larger_together(first: Sizes, second: Sizes) -> float:
-    """Returns the mean of a product over that of the means: more than one for what is large in the same samples."""
-    alone = [covariance(one, one) for one in (first, second)]
-    both = max(sum(alone) + 2 * covariance(first, second), 0.0)
-    return math.exp(log_mean(both, IN_PRODUCTS) - sum(log_mean(one, IN_PRODUCTS) for one in alone))
 
 
 def shift_where(sizes: Sizes, weights: Sizes) -> float:
@@ -181,7 +177,7 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
     alone = [covariance(one, one) for one in several]
     means = functools.partial(log_mean, leaning=IN_PRODUCTS)
     parts = list(zip(several, shares, alone, map(means, alone)))
-    # As `larger_together`, of all pairs at once.
+    # What is large in the same samples is larger together.
     pairs = [
         a * b * math.exp(means(max(v + w + 2 * covariance(one, other), 0.0)) - (m + n))
         for one, a, v, m in parts

@@ -218,9 +218,8 @@ def side_by_side(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]) 
         one.second_moment * (np.ones(count) if not one.profile or one.profile[axis] is None else one.profile[axis])
         for count, one in parts
     ]
-    found, profile = np.concatenate(sizes), list(whole.profile or (None,) * len(whole.along))
-    profile[axis] = found / found.mean() if found.mean() > 0 else None
-    return dataclasses.replace(whole, profile=tuple(profile))
+    found = np.concatenate(sizes)
+    return whole.with_profile(axis, found / found.mean() if found.mean() > 0 else None)
 
 
 def part_of(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:

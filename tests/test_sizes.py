@@ -17,13 +17,12 @@ from keras_autoinit.sizes import (
     covariance,
     dominance,
     floored_power,
-    larger_together,
     log_mean,
     of_sum,
     shift_where,
     typical_batch,
 )
-from keras_autoinit.sums import blended
+from keras_autoinit.sums import blended, multiplied
 
 DRAWS = 20_000
 
@@ -71,7 +70,8 @@ def test_what_is_large_in_the_same_samples_is_larger_together(chances):
     first, second = {"a": 0.4, "b": 0.15}, {"a": 0.25, "c": 0.2}
     one, other = (np.exp(drawn(sizes, chances)) for sizes in (first, second))
     ratios = (one * other).mean(1) / one.mean(1) / other.mean(1)
-    assert larger_together(first, second) == pytest.approx(np.median(ratios), rel=0.02)
+    signals = [dataclasses.replace(independent((2, 8)), sizes=sizes) for sizes in (first, second)]
+    assert multiplied(signals).second_moment == pytest.approx(np.median(ratios), rel=0.02)
     shifts = (one * drawn(second, chances)).mean(1) / one.mean(1)
     assert shift_where(second, first) == pytest.approx(np.median(shifts), rel=0.1)
 

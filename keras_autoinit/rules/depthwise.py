@@ -14,7 +14,7 @@ from keras_autoinit.bending import slope_power
 from keras_autoinit.channels import FEW, Channels, Met, Source, channels_of
 from keras_autoinit.responses import SQUARES, hermite_grid, slope_beside
 from keras_autoinit.rules.base import Context, Effect, Gradients, scale
-from keras_autoinit.rules.windows import each, spatial
+from keras_autoinit.rules.windows import each, spatial, unit_axis
 from keras_autoinit.signals import Signal
 from keras_autoinit.sizes import with_chance
 from keras_autoinit.sums import FAINT
@@ -140,8 +140,3 @@ def returned(gradient: Signal | None, unit: int, through: np.ndarray) -> float:
     """Returns what weights pass back that let so much through, over what they would if all were alike."""
     known = gradient.profile[unit] if gradient is not None and gradient.profile else None
     return 1.0 if known is None else float((known * through).mean())
-
-
-def unit_axis(layer: Any) -> int:
-    """Returns the axis of a layer's units."""
-    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1

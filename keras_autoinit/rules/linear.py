@@ -12,14 +12,13 @@ import numpy as np
 
 from keras_autoinit.activations import activation
 from keras_autoinit.bending import activated, coherence
-from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, scale
-from keras_autoinit.rules.depthwise import channel_by_channel, is_depthwise, returned, unit_axis
+from keras_autoinit.rules.depthwise import channel_by_channel, is_depthwise, returned
 from keras_autoinit.rules.elementwise import unevenly_bent
 from keras_autoinit.rules.products import weighted
-from keras_autoinit.rules.windows import back_through_windows, taps_of, through_windows, transposed_taps_of
+from keras_autoinit.rules.windows import back_through_windows, taps_of, through_windows, transposed_taps_of, unit_axis
 from keras_autoinit.signals import Signal, constant
-from keras_autoinit.sizes import Sizes, with_chance
+from keras_autoinit.sizes import Sizes, gaussian_places, with_chance
 from keras_autoinit.slots import Slot, slots_of
 from keras_autoinit.sums import chance_between
 from keras_autoinit.taps import Taps, positions_lost
@@ -142,13 +141,19 @@ def _sizes_mixed(context: Context, slot: Slot, made: Signal) -> Sizes:
     of which it keeps lengths through any activation, not at all.
     """
     sizes, shape = context.read_by(slot).sizes or {}, context.shape_out()
-    mirrored = context.weights.mirrored(context.layer, slot)
-    if len(shape) < 2 or is_depthwise(context.layer) or mirrored.reads or mirrored.makes:
+    if not _is_by_chance(context, slot):
         return sizes
     lost = 1.0
     if context.weights.orthogonal:
         lost = max(1 - shape[-1] / max(_fan_in(context.layer, slot), 1.0), 0.0)
     return with_chance(sizes, (id(context.call), "mixed"), 2 * lost * chance_between(made, shape))
+
+
+def _is_by_chance(context: Context, slot: Slot) -> bool:
+    """Whether every unit sums over many inputs by weights of its own: none that pairs share, or that taps are alone."""
+    mirrored = context.weights.mirrored(context.layer, slot)
+    alone = is_depthwise(context.layer) or mirrored.reads or mirrored.makes
+    return len(context.shape_out()) >= 2 and not alone
 
 
 def _through_units(context: Context, slot: Slot, unit: int) -> np.ndarray | None:
@@ -158,8 +163,8 @@ def _through_units(context: Context, slot: Slot, unit: int) -> np.ndarray | None
     these are more than the rows. A normalization evens it out, and the weights take off again what that
     passes back of it.
     """
-    shape, mirrored = context.shape_out(), context.weights.mirrored(context.layer, slot)
-    if len(shape) < 2 or is_depthwise(context.layer) or mirrored.reads or mirrored.makes:
+    shape = context.shape_out()
+    if not _is_by_chance(context, slot):
         return None
     terms = max(_fan_in(context.layer, slot), 1.0)
     uneven = 2 / terms * (max(1 - terms / shape[unit], 0.0) if context.weights.orthogonal else 1.0)
@@ -169,9 +174,7 @@ def _through_units(context: Context, slot: Slot, unit: int) -> np.ndarray | None
 @functools.lru_cache(maxsize=256)
 def _uneven(variance: float, count: int) -> np.ndarray:
     """Returns so many numbers of this variance, with mean one, in rising order: as a logarithm, they are Gaussian."""
-    z, weights, _ = hermite_grid()
-    places = np.interp((np.arange(count) + 0.5) / count, np.cumsum(weights) - weights / 2, z)
-    numbers = np.exp(math.sqrt(variance) * places)
+    numbers = np.exp(math.sqrt(variance) * gaussian_places(count))
     return np.asarray(numbers / numbers.mean())
 
 

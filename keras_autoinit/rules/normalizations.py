@@ -255,10 +255,7 @@ def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Si
 
 def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
     """Returns a gradient whose squares grow by a factor for each unit."""
-    grown = gradient.times(math.sqrt(float(factors.mean())))
-    profile = list(grown.profile or (None,) * len(grown.along))
-    profile[axis] = factors / factors.mean()
-    return dataclasses.replace(grown, profile=tuple(profile))
+    return gradient.times(math.sqrt(float(factors.mean()))).with_profile(axis, factors / factors.mean())
 
 
 def _floored(gradient: Signal, lost: Signal) -> Sizes | None:

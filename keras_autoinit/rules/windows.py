@@ -123,6 +123,11 @@ def spatial(layer: Any) -> range:
     return range(2, 2 + layer.rank) if layer.data_format == "channels_first" else range(1, 1 + layer.rank)
 
 
+def unit_axis(layer: Any) -> int:
+    """Returns the axis of a layer's units."""
+    return 1 if getattr(layer, "data_format", None) == "channels_first" else -1
+
+
 def each(value: Any, rank: int) -> tuple[int, ...]:
     """Returns one number for each axis of positions."""
     return (value,) * rank if isinstance(value, int) else tuple(value)
