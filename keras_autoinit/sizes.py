@@ -31,6 +31,8 @@ ALONE = 16.0
 LEANING = (1.0, 0.4)
 # How much of it is left in products of sizes, and in where they are large.
 IN_PRODUCTS = 0.25
+# Of more chances than the second, so many are kept: what a layer costs does not grow with all the layers before it.
+CHANCES = (128, 256)
 
 
 def covariance(first: Sizes, second: Sizes) -> float:
@@ -117,10 +119,19 @@ def product(several: Iterable[Sizes]) -> Sizes:
 
 
 def bounded(sizes: Sizes) -> Sizes:
-    """Returns sizes that vary no more than matters."""
+    """Returns sizes that vary no more than matters, by no more chances than matter.
+
+    The largest chances take over what the others vary by, which is little.
+    """
     variance = covariance(sizes, sizes)
     if not math.isfinite(variance):
         return {}
+    fewest, most = CHANCES
+    if len(sizes) > most:
+        keys, values = list(sizes), list(sizes.values())
+        largest = np.argsort(-np.abs(values), kind="stable")[:fewest].tolist()
+        kept = {keys[place]: values[place] for place in largest}
+        return to_power(kept, math.sqrt(min(variance, ALONE) / covariance(kept, kept)))
     return to_power(sizes, math.sqrt(ALONE / variance)) if variance > ALONE else sizes
 
 

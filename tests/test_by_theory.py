@@ -13,7 +13,7 @@ import pytest
 from keras import layers
 
 import keras_autoinit
-from keras_autoinit import AutoInit, SchemeError, Theory
+from keras_autoinit import AutoInit, SchemeError, Theory, sizes
 from keras_autoinit.graphs import read
 from keras_autoinit.selection import Selection
 
@@ -194,12 +194,12 @@ def test_the_public_name_is_a_method():
 
 
 def python_calls(function, *arguments):
-    """Counts the functions that Python calls, a measure of work that is the same on any machine."""
+    """Counts the functions that Python calls, its own too, a measure of work that is the same on any machine."""
     calls = 0
 
     def count(frame, event, argument):
         nonlocal calls
-        calls += event == "call"
+        calls += event in ("call", "c_call")
 
     sys.setprofile(count)
     try:
@@ -217,6 +217,31 @@ def test_four_times_the_layers_are_four_times_the_work():
     # Activations are integrated once and remembered.
     Theory().solve(small, Selection())
     assert python_calls(Theory().solve, large, Selection()) < 4.4 * python_calls(Theory().solve, small, Selection())
+
+
+def residual_blocks(count, function):
+    """Blocks in models of fifty each: Keras goes through a single one by recursion."""
+    parts = []
+    for _ in range(count // 50):
+        inputs = x = keras.Input((8,))
+        for _ in range(50):
+            x = layers.Add()([x, layers.Dense(8)(layers.Activation(function)(x))])
+        parts.append(keras.Model(inputs, x))
+    return keras.Sequential([keras.Input((8,)), *parts])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("function", ["gelu", "relu"])
+@pytest.mark.parametrize("linear_start", [True, False])
+def test_four_times_the_blocks_are_four_times_the_work(linear_start, function, monkeypatch):
+    """Every activation brings a chance of its own; so few are kept here that a hundred blocks have more."""
+    monkeypatch.setattr(sizes, "CHANCES", (16, 32))
+    small, large = (read(residual_blocks(count, function)) for count in (100, 400))
+    theory = Theory(linear_start=linear_start)
+    for graph in (small, large):
+        # Activations are integrated once and remembered; branches of another size are other integrals.
+        theory.solve(graph, Selection())
+    assert python_calls(theory.solve, large, Selection()) < 4.4 * python_calls(theory.solve, small, Selection())
 
 
 def test_a_linear_start_by_theory_is_one_linear_map():

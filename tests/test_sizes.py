@@ -13,7 +13,9 @@ from keras_autoinit.prediction import Given, follow
 from keras_autoinit.signals import independent
 from keras_autoinit.sizes import (
     BATCH,
+    CHANCES,
     LEANING,
+    bounded,
     covariance,
     dominance,
     floored_power,
@@ -102,6 +104,15 @@ def test_a_sum_is_as_uneven_as_its_parts_make_it(chances, share):
     # Ten per cent are left of what a sum of log-normal numbers is not log-normal.
     assert covariance(found, found) == pytest.approx(logs.var(), rel=0.1)
     assert covariance(found, {"a": 1.0}) == pytest.approx(np.mean(logs * chances["a"]), rel=0.1)
+
+
+def test_of_many_chances_the_largest_stand_for_all():
+    fewest, most = CHANCES
+    sizes = {key: 0.95**key for key in range(most + 1)}
+    kept = bounded(sizes)
+    assert list(kept) == list(range(fewest))
+    assert covariance(kept, kept) == pytest.approx(covariance(sizes, sizes))
+    assert bounded(kept) is kept
 
 
 def stack(x, depth, width):
