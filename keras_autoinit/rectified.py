@@ -30,6 +30,8 @@ POINTS = 401
 REACH = 5.0
 # How a gradient goes with the signal is smooth: every so many nodes are enough.
 COARSE = 8
+# Beyond so many spreads of the trunk's Gaussian a billionth is left, which rounding would soon place.
+FURTHEST = 6.0
 # So many places to one spread of what is added tell two values apart.
 FINE = 6.0
 SQRT2 = math.sqrt(2)
@@ -201,9 +203,17 @@ def _law(x: np.ndarray, spread: float, along: tuple[float, ...], near: Near | No
     _, index = np.unique(np.round(x * FINE / spread), return_inverse=True)
     masses = np.bincount(index, weights)
     places = np.bincount(index, weights * x) / np.maximum(masses, 1e-300)
-    below = 0.5 * (1 + error_function((y[:, None] - places) / spread / SQRT2)) @ masses
-    values = np.interp(_cumulated(), below, y)
-    return law_of(values, along, near)
+    return law_of(np.interp(_cumulated(), _below(y, places, masses, spread), y), along, near)
+
+
+def _below(levels: np.ndarray, places: np.ndarray, masses: np.ndarray, spread: float) -> np.ndarray:
+    """Returns the share below each level of masses in rising places, blurred: those beyond reach are so as a whole."""
+    # Places stand at least a spread over `FINE` apart, one by one as they were rounded: no more are within reach.
+    count = min(math.ceil(2 * REACH * FINE) + 2, len(places))
+    first = np.minimum(np.searchsorted(places, levels - REACH * spread), len(places) - count)
+    within = first[:, None] + np.arange(count)
+    shares = 0.5 * (1 + error_function((levels[:, None] - places[within]) / spread / SQRT2))
+    return np.asarray(np.append(0.0, np.cumsum(masses))[first] + (shares * masses[within]).sum(axis=1))
 
 
 def law_of(values: np.ndarray, pairs: tuple[float, ...], near: Near | None) -> Law:
@@ -232,9 +242,9 @@ def law_of_all(laws: Sequence[Law], counts: Sequence[int], whole: Signal) -> Law
 
 @functools.cache
 def _cumulated() -> np.ndarray:
-    """Returns the share of a Gaussian below each node."""
+    """Returns the share of a Gaussian below each node; those further out stand with the last that counts."""
     z, _, _ = hermite_grid()
-    return 0.5 * (1 + error_function(z / SQRT2))
+    return 0.5 * (1 + error_function(np.clip(z, -FURTHEST, FURTHEST) / SQRT2))
 
 
 def _correlation_for(powers: tuple[float, ...], total: float, covariance: float) -> float:

@@ -1,11 +1,12 @@
 """The trunk of a residual network against a million draws of it."""
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
-from keras_autoinit.rectified import rectified, rectified_sum
+from keras_autoinit.rectified import FINE, REACH, _below, rectified, rectified_sum
 from keras_autoinit.signals import Signal
 
 DRAWS = 1_000_000
@@ -77,3 +78,14 @@ def test_a_gradient_goes_with_the_trunk_that_stays_open():
     assert last * before == pytest.approx(passed.mean(), abs=10 * passed.std() / math.sqrt(DRAWS))
     assert along[0] * along_before[0] == pytest.approx(agreed.mean(), rel=0.01)
     assert last * before > 1.03 * second.slope * first.slope
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.05])
+def test_only_masses_within_reach_are_blurred(spread):
+    places = np.arange(0.0, 4.0, spread / FINE)
+    masses = np.exp(-places) / np.exp(-places).sum()
+    levels = np.linspace(0.0, 5.0, 101)
+    shares = NormalDist().cdf
+    every = [sum(mass * shares((level - place) / spread) for place, mass in zip(places, masses)) for level in levels]
+    # What is beyond reach counts as a whole or not at all.
+    np.testing.assert_allclose(_below(levels, places, masses, spread), every, atol=shares(-REACH))
