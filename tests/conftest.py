@@ -1,5 +1,6 @@
 """Keeps the backends quiet, and offers the flag that rewrites golden files."""
 
+import gc
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,9 +45,27 @@ BACKEND_FREE = {
 }
 
 
+def pytest_configure(config):
+    # Workers, which inherit this, share the cores already. Threads of NumPy's linear algebra that wait for a core do so
+    # in a loop: where there were more of them than cores, a QR decomposition took ten times as long.
+    if getattr(config.option, "numprocesses", None):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
 def pytest_ignore_collect(collection_path):
     other = os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow"
     return True if other and collection_path.name in BACKEND_FREE else None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _old_objects_are_left_alone():
+    """Keeps the garbage collector from looking through what a backend and Keras bring along, again and again.
+
+    Those millions of objects stay until the end; each full collection, of which a test makes several, took a quarter
+    of a second for them, as long as many a test. Once for each file, as some load more.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser):
