@@ -39,7 +39,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_autoinit import AutoInit, Theory, by_theory, solving
+from keras_autoinit import AutoInit, Theory, beforehand, solving
 
 IMAGES = Path(__file__).parent / "data" / "mnist_small.npz"
 BATCH, PIECE = 64, 10
@@ -305,7 +305,7 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     solving.NIMBLE, solving.MAP = args.nimble or solving.NIMBLE, args.map or solving.MAP
-    by_theory.FADE = args.fade or by_theory.FADE
+    beforehand.FADE = args.fade or beforehand.FADE
     if not args.report:
         for name in args.models:
             carry_out(name, args.out, args)

@@ -155,3 +155,19 @@ def drawn(slot: Slot) -> bool:
 def values(variables: Any) -> list[np.ndarray]:
     """Copies of variables as arrays."""
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
+
+
+def stack(depth: int, activation: Any, width: int = 256) -> keras.Sequential:
+    """A plain chain of layers `dense0`, `dense1`, ..., and a linear `head`."""
+    dense = [layers.Dense(width, activation, name=f"dense{i}") for i in range(depth)]
+    return keras.Sequential([keras.Input((width,)), *dense, layers.Dense(width, name="head")])
+
+
+def normal(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    """Standard normal numbers."""
+    return np.random.default_rng(seed).normal(size=shape).astype("float32")
+
+
+def second_moment(values: Any) -> float:
+    """The mean square of a tensor."""
+    return float(np.mean(np.square(keras.ops.convert_to_numpy(values), dtype=np.float64)))

@@ -133,7 +133,9 @@ def digests(backend, *sources, **variables):
     path = os.pathsep.join(
         filter(None, [str(pathlib.Path(keras_autoinit.__file__).parents[1]), os.environ.get("PYTHONPATH")])
     )
-    environment = {**os.environ, "PYTHONPATH": path, "KERAS_BACKEND": backend, **variables}
+    # As many threads as there are, whatever these tests themselves are held to.
+    inherited = {name: value for name, value in os.environ.items() if name not in ONE_THREAD}
+    environment = {**inherited, "PYTHONPATH": path, "KERAS_BACKEND": backend, **variables}
     done = subprocess.run(
         [sys.executable, "-c", "".join(sources)], env=environment, capture_output=True, text=True, timeout=300
     )
@@ -159,6 +161,12 @@ def assert_equal(one, other, chosen):
     assert [name for name in names if one[name] != other[name]] == []
 
 
+# What needs no process of the backend at hand, or is one comparison of two seen from its other side, is done once, from
+# TensorFlow's tests, where that is installed.
+ONCE = pytest.mark.skipif(
+    keras.config.backend() != "tensorflow" and importlib.util.find_spec("tensorflow") is not None,
+    reason="TensorFlow's tests do it.",
+)
 OTHERS = [backend for backend in BACKENDS if backend != keras.config.backend()]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "ONE_CORE": "1"}
 
@@ -170,11 +178,13 @@ def is_scheme(name):
     return not name.startswith(("weight", "plan", "large"))
 
 
+@ONCE
 @pytest.mark.parametrize("backend", OTHERS)
 def test_every_scheme_draws_the_same_on_every_backend(backend):
     assert_equal(of_backend(backend), here(), is_scheme)
 
 
+@ONCE
 @pytest.mark.parametrize("backend", OTHERS)
 def test_a_rewritten_model_is_the_same_on_every_backend(backend):
     assert_equal(of_backend(backend), here(), lambda name: name.startswith(("weight", "plan")))
@@ -207,15 +217,18 @@ def two_devices():
     return digests("jax", DEVICES, XLA_FLAGS="--xla_force_host_platform_device_count=2", JAX_PLATFORMS="cpu")
 
 
+@ONCE
 def test_two_devices_share_the_kernels():
     # Or else the tests below would compare a thing with itself.
     assert two_devices()["devices"] == 2
     assert two_devices()["split"] == ["columns", "mirrored", "orthogonal", "rows", "sparse"]
 
 
+@ONCE
 def test_kernels_laid_out_over_devices_equal_those_that_are_not():
     assert two_devices()["unequal as built"] == []
 
 
+@ONCE
 def test_a_model_laid_out_over_devices_is_rewritten_to_the_same_weights():
     assert two_devices()["unequal as rewritten"] == []

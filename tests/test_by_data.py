@@ -386,7 +386,9 @@ print("GAINS " + json.dumps(gains))
 
 def gains_on(backend):
     root = pathlib.Path(__file__).parent.parent
-    environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
+    # JAX mostly compiles here, small programs once each: quickly, then.
+    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, **quick, "KERAS_BACKEND": backend, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", GAINS]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.partition("GAINS ")[2])

@@ -345,6 +345,26 @@ class Sorted(keras.layers.Layer):
         return ops.sort(x) * 2
 
 
+@keras.saving.register_keras_serializable(package="test_rules")
+class Remembering(keras.layers.Layer):
+    """Takes numbers alone, and keeps the first that it meets, as a scheduler of Keras Hub does."""
+
+    def call(self, x):
+        if not hasattr(self, "first"):
+            self.first = float(ops.max(x))
+        return ops.minimum(x, self.first)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, x.dtype)
+
+
+def test_what_is_measured_keeps_nothing_of_it():
+    layer = Remembering()
+    _, prediction, _ = predicted(lambda x: layer(x), (256,))
+    assert any("has no rule" in note for note in prediction.notes)
+    assert not hasattr(layer, "first")
+
+
 def test_what_has_no_rule_is_measured_and_noted():
     _, prediction, signal = predicted(lambda x: Sorted()(x), (256,))
     assert signal.second_moment == pytest.approx(4.0, rel=0.1)

@@ -107,8 +107,8 @@ class Drawn(Case):
     outputs: list
 
 
-# One process handles all of a model's tests.
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in ZOO])
+# One process handles all of a model's tests: `conftest.py` sees to it.
+@pytest.fixture(scope="module", params=list(ZOO))
 def case(request):
     # Automatic names, such as conv2d_3, count from here.
     keras.utils.clear_session()

@@ -12,6 +12,7 @@ from keras import tree
 from keras_autoinit.graphs import Ref
 from keras_autoinit.rules.base import Context, Effect, Gradients
 from keras_autoinit.signals import Signal, constant
+from keras_autoinit.traces import untraced
 
 SAMPLES = 16
 
@@ -68,7 +69,8 @@ def _run(context: Context) -> list[Any]:
         return keras.ops.convert_to_tensor(values[value.number]) if isinstance(value, Ref) else value
 
     args, kwargs = tree.map_structure(fill, (context.call.args, context.call.kwargs))
-    with keras.StatelessScope():
+    # What a layer keeps of its first call, as a table of steps, is not to be kept of this one.
+    with untraced([place.layer for place in context.graph.places]):
         return list(tree.flatten(context.layer(*args, **kwargs)))
 
 

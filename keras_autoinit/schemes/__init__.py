@@ -2,8 +2,9 @@
 
 from keras_autoinit.schemes.base import REGISTRY, AxesScheme, Scheme, make, seed_key, unseeded, with_axes
 from keras_autoinit.schemes.constants import Constant, Ones, Zeros
-from keras_autoinit.schemes.matrices import DeltaOrthogonal, Dirac, Identity, Orthogonal, Sparse
+from keras_autoinit.schemes.identities import Dirac, Identity
 from keras_autoinit.schemes.mimetic import Mimetic
+from keras_autoinit.schemes.orthogonal import DeltaOrthogonal, Orthogonal
 from keras_autoinit.schemes.positions import Sinusoids
 from keras_autoinit.schemes.random import RandomNormal, RandomUniform, TruncatedNormal
 from keras_autoinit.schemes.scaled import (
@@ -15,6 +16,7 @@ from keras_autoinit.schemes.scaled import (
     XavierNormal,
     XavierUniform,
 )
+from keras_autoinit.schemes.sparse import Sparse
 from keras_autoinit.schemes.structured import ICNR, Mirrored, can_be_base
 
 __all__ = [

@@ -15,7 +15,8 @@ from keras_autoinit import draws
 from keras_autoinit.draws import Seed
 from keras_autoinit.errors import SchemeError
 from keras_autoinit.schemes.base import AxesScheme, count, number, one_of, positive, register
-from keras_autoinit.schemes.matrices import ROUNDING, Matrices, orthogonal_matrices, without
+from keras_autoinit.schemes.matrices import Matrices, without
+from keras_autoinit.schemes.rotations import ROUNDING, orthogonal_matrices
 
 ROLES = ("key", "output", "query", "value")
 # Spread and diagonal of the two products, as the paper found best for images.
