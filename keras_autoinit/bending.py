@@ -13,7 +13,7 @@ import numpy as np
 from keras_autoinit.activations import Activation
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, powers_of, respond, respond_unevenly, slope_where
-from keras_autoinit.signals import Near, Signal
+from keras_autoinit.signals import Near, Signal, fainter, roots_of
 from keras_autoinit.sizes import Sizes, covariance, product, shift_where, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
@@ -174,8 +174,7 @@ def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
     if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
         return near
     # The mean of a rectifier grows as the spread does.
-    roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in near.axes]
-    return dataclasses.replace(near, pulls=tuple(one / one.mean() for one in roots))
+    return dataclasses.replace(near, pulls=roots_of(signal, near.axes))
 
 
 def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
@@ -214,7 +213,7 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
     )
     # What has been rectified is nearly so again: its squares grow as they did.
     made = dataclasses.replace(found.whole, profile=signal.profile, patterns=signal.patterns, sizes=signal.sizes)
-    return dataclasses.replace(made, joined=joined), back
+    return dataclasses.replace(made, joined=joined, near=fainter(made)), back
 
 
 def _correlation(signal: Signal, agreement: float) -> float:

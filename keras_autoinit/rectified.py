@@ -8,6 +8,7 @@ values on a grid.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Sequence
@@ -109,7 +110,8 @@ def rectified(source: Signal) -> Law:
     """Returns the law of a rectified Gaussian."""
     z, _, _ = hermite_grid()
     values = np.maximum(source.mean + math.sqrt(source.variance) * z, 0.0)
-    near = source.near and source.near.changed(lambda agreement: _correlation(source, agreement))
+    alike = source.alike()
+    near = source.near and source.near.changed(lambda agreement: _correlation(source, agreement / alike))
     return Law(values, tuple(_correlation(source, value) for value in source.pairs), near)
 
 
@@ -177,6 +179,8 @@ class _Partial:
             return None
         rank = len(other.along)
         first = Signal(1.0, 0.0, law.correlations[:rank], apart=law.correlations[rank:], near=law.near)
+        alike = other.alike()
+        other = dataclasses.replace(other, near=other.near and other.near.changed(lambda values: values / alike))
         one, two = laid_out([first, other])
         return Near(
             one.axes,

@@ -216,6 +216,21 @@ class Signal:
         return dataclasses.replace(self, along=tuple(along), profile=(), joined=None, apart=tuple(apart), near=None)
 
 
+def fainter(signal: Signal) -> Near | None:
+    """Returns how neighbours agree that would all agree alike, and do as little with others as they are faint."""
+    if signal.near is None or not signal.profile:
+        return signal.near
+    alike = signal.alike()
+    near = signal.near.changed(lambda values: values * alike)
+    return dataclasses.replace(near, pulls=roots_of(signal, near.axes))
+
+
+def roots_of(signal: Signal, axes: Sequence[int]) -> tuple[np.ndarray, ...]:
+    """Returns how large entries are at each place on some axes, with mean one."""
+    roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in axes]
+    return tuple(one / one.mean() for one in roots)
+
+
 def _as_long(values: np.ndarray, size: int) -> np.ndarray:
     """Returns so many values, the last one again where there are fewer."""
     return values[np.minimum(np.arange(size), len(values) - 1)]

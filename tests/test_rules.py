@@ -115,8 +115,13 @@ def normalized(x):
 
 
 def channels_of(activation, x):
-    """Nine taps each: where entries are large, the next activation is steeper, and more comes back."""
-    return layers.Activation(activation)(normalized(layers.DepthwiseConv2D(3, padding="same")(x)))
+    """Nine taps each: where entries are large, the next activation is steeper, and more comes back.
+
+    Kernels are as large as plans make them: beside what Keras's own ones make, epsilon is all there is.
+    """
+    kernels = keras.initializers.TruncatedNormal(stddev=0.3)
+    made = layers.DepthwiseConv2D(3, padding="same", depthwise_initializer=kernels)(x)
+    return layers.Activation(activation)(normalized(made))
 
 
 def steered(x, activation="relu"):
@@ -156,6 +161,10 @@ BACKWARD = {
         (9, 9, 64),
     ),
     "average_pooling, overlapping": (lambda x: layers.AveragePooling2D(3, 2, padding="same")(x), (8, 8, 64)),
+    "average_pooling, of what windows agree in": (
+        lambda x: layers.GlobalAveragePooling2D()(layers.AveragePooling2D(3, 1, padding="same")(x)),
+        (2, 2, 256),
+    ),
     "separable, strided": (lambda x: layers.SeparableConv2D(128, 5, 2, padding="same")(x), (8, 8, 128)),
     "border, silu": (
         lambda x: layers.Conv2D(256, 5, padding="same")(
@@ -250,6 +259,62 @@ def test_of_units_that_vary_little_epsilon_takes_more_off():
     # 512 kernels, whose shares of epsilon differ by a fifth: three standard errors.
     found = follow(graph, Given()).signals[call.outputs[0]].second_moment
     assert found == pytest.approx(np.mean(values**2), rel=3 * 0.2 / np.sqrt(512))
+
+
+def test_a_border_is_less_faint_once_the_mean_is_off():
+    """There, a window has met less of the mean: what is left of that is added to what is faint."""
+    _, _, before = predicted(lambda x: layers.Conv2D(512, 3, padding="same")(layers.ReLU()(x)), (6, 6, 64))
+    model, _, after = predicted(
+        lambda x: normalized(layers.Conv2D(512, 3, padding="same")(layers.ReLU()(x))), (6, 6, 64)
+    )
+    values = measured(model, (6, 6, 64), training=True)
+    found = np.mean(values**2, axis=(0, 2, 3))
+    # 512 units, of each of which a mean at the border is one number: three standard errors of its square.
+    assert after.profile[1] == pytest.approx(found / found.mean(), abs=3 * np.sqrt(2 / 512))
+    assert after.profile[1][0] > before.profile[1][0] + 0.05
+
+
+def test_epsilon_is_certain_where_variances_are_not():
+    """Of two positions, variances differ by chance: beside epsilon that matters less, forward as backward."""
+    inputs = keras.Input((1, 2, 2048))
+    small = keras.initializers.TruncatedNormal(stddev=0.1, seed=1)
+    made = layers.DepthwiseConv2D((1, 3), padding="same", depthwise_initializer=small)(layers.ReLU()(inputs))
+    norm = layers.BatchNormalization(epsilon=0.005)
+    graph = read(keras.Model(inputs, norm(made)))
+    (call,) = graph.calls_of(norm)
+    prediction = follow(graph, Given())
+    variances = measured(keras.Model(inputs, made), (1, 2, 2048), training=True)[:BATCH].var(axis=(0, 1, 2))
+    before, after = (prediction.gradients[one].second_moment for one in (call.inputs[0], call.outputs[0]))
+    # Kernels of three taps differ by about 0.6: three standard errors of a mean over 2048 of them.
+    error = 3 * 0.6 / np.sqrt(2048)
+    made = prediction.signals[call.outputs[0]].second_moment
+    assert made == pytest.approx(np.mean(variances / (variances + 0.005)), rel=error)
+    expected = np.mean(1 / (variances + 0.005)) * (1 - 2 / (BATCH * 2))
+    assert before / after == pytest.approx(expected, rel=error)
+
+
+def test_the_largest_of_windows_that_hold_fewer_at_a_border():
+    """Windows of nine, six and four entries: the mean of all is not that of nine, nor smaller for being uneven."""
+    model, _, signal = predicted(
+        lambda x: layers.MaxPooling2D(3, 2, padding="same")(normalized(layers.Conv2D(256, 3, padding="same")(x))),
+        (9, 9, 64),
+    )
+    values = measured(model, (9, 9, 64), training=True)
+    assert signal.second_moment == pytest.approx(np.mean(values**2), rel=0.05)
+
+
+def test_a_trunk_agrees_with_itself_as_little_as_it_is_faint():
+    """What a normalization behind a trunk takes off is the mean of all positions, to which borders add less."""
+
+    def block(x):
+        return layers.ReLU()(layers.Add()([x, normalized(layers.Conv2D(256, 3, padding="same")(x))]))
+
+    model, _, signal = predicted(
+        lambda x: block(layers.ReLU()(normalized(layers.Conv2D(256, 3, padding="same")(layers.ReLU()(x))))), (6, 6, 64)
+    )
+    values = measured(model, (6, 6, 64), training=True)
+    mean = averaged(signal, {0: float(SAMPLES), 1: 6.0, 2: 6.0})
+    assert mean == pytest.approx(np.mean(values.mean((0, 1, 2)) ** 2), rel=0.01)
 
 
 def test_what_a_batch_normalization_makes_averages_to_nothing():

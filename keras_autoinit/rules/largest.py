@@ -27,7 +27,7 @@ from keras_autoinit.rules.pooling import (
     windows_of,
     without_axes,
 )
-from keras_autoinit.signals import Near, Signal
+from keras_autoinit.signals import Near, Signal, fainter
 from keras_autoinit.sums import blended
 from keras_autoinit.taps import by_distance
 
@@ -115,6 +115,8 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     sizes = _sizes(source, held)
     moments = (function, round(source.mean, 6), float(f"{source.variance:.4g}"), agreement)
     made, wins = _unevenly(made, sizes, moments, whole) if sizes else (made, held)
+    if not sizes:
+        made = dataclasses.replace(made, near=fainter(made))
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
@@ -173,9 +175,10 @@ def _unevenly(
     """Returns the largest of windows whose entries are of different size, and how often each entry is it."""
     wins, profile = {}, list(made.profile or (None,) * len(made.along))
     for axis, rows in sizes.items():
-        side = max(round(float((rows > 0).sum(1).mean())), 1)
-        others = max(round(count / side), 1)
-        even = uneven(*moments, (1.0,) * side, others)
+        held = np.maximum((rows > 0).sum(1), 1)
+        others = max(round(count / float(held.mean())), 1)
+        # Over windows that hold more or fewer, as `made` is.
+        even = np.mean([uneven(*moments, (1.0,) * int(side), others)[:2] for side in held], 0)
         found = [uneven(*moments, tuple(row[row > 0].round(2).tolist()), others) for row in rows]
         wins[axis] = np.zeros(rows.shape)
         wins[axis][rows > 0] = np.concatenate([one[2] for one in found])

@@ -15,7 +15,7 @@ from keras_autoinit.averages import averaged
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
 from keras_autoinit.signals import Near, Shape, Signal, constant
 from keras_autoinit.sizes import BATCH, Sizes, centred_power, covariance, dominance, floored_power, to_power
-from keras_autoinit.sums import blended, multiplied
+from keras_autoinit.sums import FAINT, blended, multiplied
 
 
 @for_layers("BatchNormalization")
@@ -146,16 +146,17 @@ class _Statistics:
         # Each unit has a scale of its own, if it is not among what is averaged over.
         unit = next((a for a, one in enumerate(signal.profile) if one is not None and a not in self.sizes), None)
         spread = np.full(1, variance) if unit is None else variance * signal.profile[unit]
-        factors = self.gamma / np.maximum(spread + self.epsilon, 1e-30) if variance > 0 else np.zeros(1)
-        # Of units that vary little, epsilon takes more off.
-        factor = float((factors * spread).mean()) / variance if variance > 0 else 0.0
+        whole = np.maximum(spread + self.epsilon, 1e-30)
+        # Of units that vary little, epsilon takes more off; what it adds is certain.
+        factors, known = (self.gamma / whole, spread / whole) if variance > 0 else (np.zeros(1), np.ones(1))
+        uneven, common, evened = self._unevenness(signal, centre, variance)
+        lost = uneven * known * (1 - known)
+        factor = float((factors * spread * (1 - lost)).mean()) / variance if variance > 0 else 0.0
         along = tuple(factor * (value - other) for value, other in zip(signal.along, centre.along))
         apart = tuple(factor * (value - other) for value, other in zip(signal.apart, centre.apart))
         mean = 0.0 if self.centred else signal.mean * math.sqrt(factor)
-        # Over positions alone, or with them: what is faint at a border stays so.
-        profile = signal.profile if len(self.sizes) > 1 else ()
-        profile = tuple(None if axis == unit else one for axis, one in enumerate(profile))
-        uneven, common, evened = self._unevenness(signal, centre, variance)
+        left = self._spread(signal, centre, variance)
+        profile = tuple(None if axis == unit else one for axis, one in enumerate(left))
         if along and common is not None:
             along = (along[0] * common, *along[1:])
         made = Signal(
@@ -169,20 +170,46 @@ class _Statistics:
             sizes=to_power(signal.sizes or {}, evened) if evened else {},
             near=self._near(signal, centre, factor, common),
         )
-        return made, unit, factors * (1 + uneven)
+        return made, unit, factors * (1 + uneven * known**2)
+
+    def _spread(self, signal: Signal, centre: Signal, variance: float) -> tuple[Any, ...]:
+        """Returns how what is made is spread over positions: what is faint at a border stays so, beside the mean.
+
+        The mean of all is off everywhere, and at a border there was less of it.
+        """
+        if len(self.sizes) < 2 or variance <= 0:
+            return ()
+        found = list(signal.profile or (None,) * len(signal.along))
+        known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
+        for axis in [axis for axis in self.whole if axis > 0 and 0 in self.whole]:
+            size = np.ones(int(self.sizes[axis])) if found[axis] is None else found[axis]
+            # What all have in common is at least as faint there as the rest.
+            pull = np.sqrt(size)
+            if axis in known and len(known[axis]) == len(size):
+                pull = np.minimum(known[axis], pull)
+            left = signal.second_moment * size + centre.second_moment * (1 - 2 * pull / pull.mean())
+            found[axis] = np.maximum(left / left.mean(), FAINT) if np.ptp(left) > 1e-6 * variance else None
+        return tuple(found)
 
     def _near(self, signal: Signal, centre: Signal, factor: float, common: float | None) -> Near | None:
         """Returns how far neighbours agree once a mean is off that is the same for them."""
+        left = self._off(signal, centre)
+        if left is None:
+            return None
+        same, other = factor * left.same, factor * left.other
+        own, shared = same - other, other if common is None else common * other
+        whole, rest = same.ravel()[0] - shared.ravel()[0], own.ravel()[0]
+        # What all samples have in common shrinks, and what each has of its own makes up for it.
+        return Near(left.axes, shared + own * (whole / rest if rest > 0 else 1.0), shared)
+
+    def _off(self, signal: Signal, centre: Signal) -> Near | None:
+        """Returns how far neighbours agree beside the mean; `None` where it is not the same for them."""
         near = signal.near
         if near is None or (self.centred and not {0, *near.axes} <= set(self.whole)):
             return None
         # Those at a border agree less with the mean than others do.
         mean = centre.second_moment * (2 * near.pull() - 1)
-        same, other = (factor * (values - mean) for values in (near.same, near.other))
-        own, shared = same - other, other if common is None else common * other
-        whole, left = same.ravel()[0] - shared.ravel()[0], own.ravel()[0]
-        # What all samples have in common shrinks, and what each has of its own makes up for it.
-        return Near(near.axes, shared + own * (whole / left if left > 0 else 1.0), shared)
+        return near.changed(lambda values: values - mean)
 
     def _unevenness(self, signal: Signal, centre: Signal, variance: float) -> tuple[float, float | None, float]:
         """Returns how uneven variances are, and what dividing by them makes of all samples' pattern and of sizes.
@@ -216,10 +243,13 @@ class _Statistics:
         places = math.prod(within.values())
         if places <= 1:
             return uneven, None, evened
-        # Patterns are fewer than positions: what two positions have of them agrees or is opposed.
         pattern = (signal.along[0] - centre.along[0]) / variance
-        strength = 2 * pattern**2 / min(signal.patterns or places - 1, places - 1)
-        uneven += max((1 - 1 / batch) * (strength - 2 * pattern**2 / places), 0.0)
+        if pairs.near is not None:
+            strength = 2 * averaged(pairs, within, (0,))
+        else:
+            # Patterns are fewer than positions: what two positions have of them agrees or is opposed.
+            strength = 2 * pattern**2 / min(signal.patterns or places - 1, places - 1)
+            uneven += max((1 - 1 / batch) * (strength - 2 * pattern**2 / places), 0.0)
         shrunk = max(1 + uneven - strength / pattern, 0.0) if pattern > 1e-9 else None
         return uneven, shrunk, evened
 
@@ -229,7 +259,9 @@ class _Statistics:
             tuple((value - other) / variance for value, other in zip(*pairs))
             for pairs in ((signal.along, centre.along), (signal.apart, centre.apart))
         )
-        one = Signal(1.0, 0.0, along, apart=apart)
+        near = self._off(signal, centre)
+        near = near and near.times(1 / variance)
+        one = Signal(1.0, 0.0, along, apart=apart, near=near)
         return multiplied([one, one])
 
     def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:

@@ -89,20 +89,31 @@ def average_pooling(context: Context) -> Effect:
     held = held_by(context)
     windows = {axis: float(one.sum(1).mean()) for axis, one in held.items()}
     made = _near_averages(context, averaged_signal(context.signal, windows), held)
-    # A gradient is shared out among the entries of its window.
-    share = math.prod(float((1 / counts_of(one)).mean()) for one in held.values())
+    own, both = _shared_back(held)
 
     def backward(gradients: Gradients) -> Gradients:
-        # Each entry is in as many windows as `count` times the outputs to the inputs: in fewer than one where windows
-        # leave some out.
-        gradient = scale(gradients[0], share * context.growth)
-        if gradient is None:
-            return (None,)
+        gradient = gradients[0]
+        if gradient is None or gradient.second_moment <= 0:
+            return (gradient,)
+        # What the windows of one entry agree in adds up there.
+        alike = max(gradient.agreement(held), 0.0) / gradient.second_moment if held else 0.0
+        gradient = scale(gradient, own + (both - own) * alike)
+        assert gradient is not None
         back = _same_in_windows(gradient, windows, context.shape_in())
         squares = {axis: one / counts_of(one) ** 2 for axis, one in held.items()}
         return (dataclasses.replace(back, profile=shared_out(gradient, squares)),)
 
     return Effect((made,), backward)
+
+
+def _shared_back(held: dict[int, np.ndarray]) -> tuple[float, float]:
+    """Returns the factors on a squared gradient that windows share out among what they hold.
+
+    If an entry's windows have nothing in common, and if they all have the same gradient.
+    """
+    shares = [one / counts_of(one) for one in held.values()]
+    own = math.prod(float((one**2).sum(0).mean()) for one in shares)
+    return own, math.prod(float((one.sum(0) ** 2).mean()) for one in shares)
 
 
 def _near_averages(context: Context, made: Signal, held: dict[int, np.ndarray]) -> Signal:
