@@ -13,7 +13,7 @@ import numpy as np
 from keras_autoinit.activations import Activation
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import Response, powers_of, respond, respond_unevenly, slope_where
-from keras_autoinit.signals import Near, Signal, fainter, roots_of
+from keras_autoinit.signals import Near, Signal, evened, fainter, roots_of
 from keras_autoinit.sizes import Sizes, covariance, product, shift_where, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
@@ -162,10 +162,9 @@ def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
     """
     if signal.near is None or signal.variance <= 1e-24:
         return None
-    alike, mean, variance = signal.alike(), signal.mean**2, signal.variance
-    # Where a border leaves nothing, nothing agrees.
-    sizes = np.maximum(alike, 1e-30)
-    same, other = ((values / sizes - mean) / variance for values in (signal.near.same, signal.near.other))
+    alike, mean, variance, even = signal.alike(), signal.mean**2, signal.variance, evened(signal)
+    assert even is not None
+    same, other = ((values - mean) / variance for values in (even.same, even.other))
     within = response.covariances(same, unlike)
     if unlike:
         # A position has nothing unlike itself.

@@ -20,7 +20,7 @@ import numpy as np
 from keras_autoinit.activations import activation
 from keras_autoinit.functions import error_function
 from keras_autoinit.responses import hermite_grid, series, series_at
-from keras_autoinit.signals import Near, Signal
+from keras_autoinit.signals import Near, Signal, evened
 from keras_autoinit.sums import laid_out
 
 RELU = activation("relu")
@@ -110,8 +110,8 @@ def rectified(source: Signal) -> Law:
     """Returns the law of a rectified Gaussian."""
     z, _, _ = hermite_grid()
     values = np.maximum(source.mean + math.sqrt(source.variance) * z, 0.0)
-    alike = source.alike()
-    near = source.near and source.near.changed(lambda agreement: _correlation(source, agreement / alike))
+    near = evened(source)
+    near = near and near.changed(lambda agreement: _correlation(source, agreement))
     return Law(values, tuple(_correlation(source, value) for value in source.pairs), near)
 
 
@@ -179,9 +179,7 @@ class _Partial:
             return None
         rank = len(other.along)
         first = Signal(1.0, 0.0, law.correlations[:rank], apart=law.correlations[rank:], near=law.near)
-        alike = other.alike()
-        other = dataclasses.replace(other, near=other.near and other.near.changed(lambda values: values / alike))
-        one, two = laid_out([first, other])
+        one, two = laid_out([first, dataclasses.replace(other, near=evened(other))])
         return Near(
             one.axes,
             *(

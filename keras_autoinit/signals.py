@@ -225,6 +225,13 @@ def fainter(signal: Signal) -> Near | None:
     return dataclasses.replace(near, pulls=roots_of(signal, near.axes))
 
 
+def evened(signal: Signal) -> Near | None:
+    """Returns how neighbours would agree if all entries were of the same size."""
+    # Where a border leaves nothing, nothing agrees.
+    alike = np.maximum(signal.alike(), 1e-30)
+    return signal.near and signal.near.changed(lambda values: values / alike)
+
+
 def roots_of(signal: Signal, axes: Sequence[int]) -> tuple[np.ndarray, ...]:
     """Returns how large entries are at each place on some axes, with mean one."""
     roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in axes]

@@ -27,7 +27,7 @@ from keras_autoinit.rules.pooling import (
     windows_of,
     without_axes,
 )
-from keras_autoinit.signals import Near, Signal, fainter
+from keras_autoinit.signals import Near, Signal, evened, fainter
 from keras_autoinit.sums import blended
 from keras_autoinit.taps import by_distance
 
@@ -94,8 +94,7 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     signal = context.signal
     function, source = signal.bent or _of_law(signal) or (_LINEAR, _without_zeros(signal))
     # How far entries agree that are of the same size.
-    alike = source.alike()
-    source = dataclasses.replace(source, near=source.near and source.near.changed(lambda values: values / alike))
+    source = dataclasses.replace(source, near=evened(source))
     positions = source.along[1:-1] or source.along[:1]
     whole = max(round(math.prod(windows.values())), 1)
     far = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
@@ -114,9 +113,8 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
     sizes = _sizes(source, held)
     moments = (function, round(source.mean, 6), float(f"{source.variance:.4g}"), agreement)
-    made, wins = _unevenly(made, sizes, moments, whole) if sizes else (made, held)
-    if not sizes:
-        made = dataclasses.replace(made, near=fainter(made))
+    alike = dataclasses.replace(made, near=fainter(made)), held
+    made, wins = _unevenly(made, sizes, moments, whole) if sizes else alike
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]

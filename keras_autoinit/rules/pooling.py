@@ -92,13 +92,11 @@ def average_pooling(context: Context) -> Effect:
     own, both = _shared_back(held)
 
     def backward(gradients: Gradients) -> Gradients:
-        gradient = gradients[0]
-        if gradient is None or gradient.second_moment <= 0:
-            return (gradient,)
+        if gradients[0] is None:
+            return (None,)
         # What the windows of one entry agree in adds up there.
-        alike = max(gradient.agreement(held), 0.0) / gradient.second_moment if held else 0.0
-        gradient = scale(gradient, own + (both - own) * alike)
-        assert gradient is not None
+        alike = max(gradients[0].agreement(held), 0.0) / max(gradients[0].second_moment, 1e-300) if held else 0.0
+        gradient = gradients[0].times(math.sqrt(own + (both - own) * alike))
         back = _same_in_windows(gradient, windows, context.shape_in())
         squares = {axis: one / counts_of(one) ** 2 for axis, one in held.items()}
         return (dataclasses.replace(back, profile=shared_out(gradient, squares)),)

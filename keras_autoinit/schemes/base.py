@@ -109,12 +109,12 @@ class AxesScheme(Scheme, keras.initializers.VarianceScaling):
 
     def __init__(
         self,
-        gain: float | str,
-        input_axes: Sequence[int] | None,
-        output_axes: Sequence[int] | None,
-        fan_divisor: float,
-        blocks: int,
-        seed: Any,
+        gain: float | str = 1.0,
+        input_axes: Sequence[int] | None = None,
+        output_axes: Sequence[int] | None = None,
+        fan_divisor: float = 1.0,
+        blocks: int = 1,
+        seed: Any = None,
     ) -> None:
         keras.initializers.VarianceScaling.__init__(self, seed=checked_seed(seed))
         self.gain = checked_gain(gain)

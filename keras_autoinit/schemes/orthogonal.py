@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,17 +46,6 @@ class Orthogonal(MatrixScheme):
         True
     """
 
-    def __init__(
-        self,
-        gain: float | str = 1.0,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-        fan_divisor: float = 1.0,
-        blocks: int = 1,
-        seed: Any = None,
-    ) -> None:
-        super().__init__(gain, input_axes, output_axes, fan_divisor, blocks, seed)
-
     def whole(self, shape: tuple[int, ...], seed: Seed, dtype: Any) -> np.ndarray:
         """Returns the orthogonal weight."""
         lie = self.matrices(shape)
@@ -93,17 +81,6 @@ class DeltaOrthogonal(MatrixScheme):
         >>> int(np.count_nonzero(np.abs(kernel).sum((2, 3))))
         1
     """
-
-    def __init__(
-        self,
-        gain: float | str = 1.0,
-        input_axes: Sequence[int] | None = None,
-        output_axes: Sequence[int] | None = None,
-        fan_divisor: float = 1.0,
-        blocks: int = 1,
-        seed: Any = None,
-    ) -> None:
-        super().__init__(gain, input_axes, output_axes, fan_divisor, blocks, seed)
 
     def whole(self, shape: tuple[int, ...], seed: Seed, dtype: Any) -> np.ndarray:
         """Returns the kernel."""
