@@ -13,8 +13,8 @@ from keras_autoinit.linear_start import Part, recipe_of
 from keras_autoinit.plans import Decision
 from keras_autoinit.prediction import Prediction
 from keras_autoinit.slots import Slot
-from keras_autoinit.solving import Fixed, Solver
-from keras_autoinit.stretches import fate_of, is_undone, puts_out_map, slot_calls
+from keras_autoinit.solving import GATE, Fixed, Solver
+from keras_autoinit.stretches import fate_of, is_undone, opens_gates, puts_out_map, slot_calls
 from keras_autoinit.ways import FADE, FADING, fading
 
 
@@ -28,15 +28,18 @@ def mirrored(plain: Callable[[], tuple[Decision, ...]], graph: Graph, parts: Map
     """
     parts = _isometric(parts, graph)
     slots = {f"{place.path}/{slot.weight}": slot for place in graph.places for slot in place.slots}
-    calls = ((place, call) for place in graph.places for call in graph.calls_of(place.layer))
-    maps = {place.path for place, call in calls if puts_out_map(graph, call)}
+    calls = [(place.path, call) for place in graph.places for call in graph.calls_of(place.layer)]
+    maps = {path for path, call in calls if puts_out_map(graph, call)}
+    gates = {path for path, call in calls if opens_gates(graph, call)}
     taking = {path: part for path, part in parts.items() if part.stretch is not None}
     by_others = {p for p, part in taking.items() if part.merges or not part.base or p.rpartition("/")[0] in maps}
     # What would stand in their place: the signal is not followed once more for nothing.
     rows = {row.path: row for row in plain() if row.path in by_others} if by_others else {}
     zeros = {path for path, row in rows.items() if row.new.name == "autoinit>zeros"}
     return {
-        path: _mirrored_one(part, slots[path], rows.get(path)) for path, part in taking.items() if path not in zeros
+        path: _mirrored_one(part, slots[path], rows.get(path), path.rpartition("/")[0] in gates)
+        for path, part in taking.items()
+        if path not in zeros
     }
 
 
@@ -49,7 +52,7 @@ def _isometric(parts: Mapping[str, Part], graph: Graph) -> dict[str, Part]:
     return {path: dataclasses.replace(part, merges=False) if path in free else part for path, part in parts.items()}
 
 
-def _mirrored_one(part: Part, slot: Slot, other: Decision | None) -> Fixed:
+def _mirrored_one(part: Part, slot: Slot, other: Decision | None, opens: bool) -> Fixed:
     """Returns one weight of a linear stretch.
 
     Inside, a gain is one over the slope, whatever is lost at borders. Where a stretch begins, and where
@@ -59,6 +62,7 @@ def _mirrored_one(part: Part, slot: Slot, other: Decision | None) -> Fixed:
         part: what the linear start says of it.
         slot: the weight.
         other: what would stand in its place, if that decides on its size.
+        opens: whether it opens gates.
     """
     recipe = recipe_of(part, slot, None if other is None else other.new)
     if not part.base:
@@ -71,6 +75,8 @@ def _mirrored_one(part: Part, slot: Slot, other: Decision | None) -> Fixed:
     wanted = None if reads else part.variance
     if other is not None and other.output_std is not None:
         wanted = other.output_std**2
+    if opens and part.pairs_out is None:
+        wanted = GATE**2
     return fixed if wanted is None else dataclasses.replace(fixed, second_moment=wanted, unit_power=unit_power)
 
 

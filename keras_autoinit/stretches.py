@@ -32,6 +32,9 @@ TOLERATED = math.log(1.5)
 # Shorter ones, the gates and heads of otherwise normalized networks, are left at unit signals.
 SHORTEST = 3
 
+# As far out, gates are open or shut.
+FAR = 100.0
+
 # Tensors to look back over: enough for a rotation of positions written out.
 NEAR = 24
 
@@ -263,6 +266,38 @@ def puts_out_map(graph: Graph, call: Call) -> bool:
     """Whether a call is a convolution without an activation whose output the model puts out."""
     convolves = isinstance(call.operation, keras.Layer) and hasattr(call.operation, "kernel_size")
     return convolves and _has_own(call) and call.outputs[0] in graph.outputs and _fate(graph, call).kind == "end"
+
+
+def opens_gates(graph: Graph, call: Call) -> bool:
+    """Whether a call makes gates, each of which lets through many entries of another signal of its sample.
+
+    So do those of squeeze and excitation, one for a whole channel.
+    """
+    fate = _fate(graph, call)
+    if fate.made is None or not _is_gate(fate.activation):
+        return False
+    waiting, seen = [fate.made], {fate.made}
+    while waiting:
+        for reader in graph.readers(waiting.pop()):
+            if type(reader.operation).__name__ == "Multiply" and len(set(reader.inputs)) > 1:
+                return _entries(graph, reader.outputs[0]) > _entries(graph, fate.made)
+            if passes(reader):
+                waiting.extend(set(reader.outputs) - seen)
+                seen.update(reader.outputs)
+    return False
+
+
+def _is_gate(function: Activation | None) -> bool:
+    """Whether a function never changes a sign, and lets through no more than so much."""
+    if function is None or function.function is None:
+        return False
+    ends = np.asarray(function.function(np.array([-FAR, FAR])))
+    return bool(abs(ends[0]) < 1e-6 < ends[1] < FAR / 2)
+
+
+def _entries(graph: Graph, tensor: int) -> int:
+    spec = graph.specs.get(tensor)
+    return math.prod(spec.shape[1:]) if spec else 0
 
 
 def slot_calls(graph: Graph, layer: Any, slot: Slot) -> list[Call]:
