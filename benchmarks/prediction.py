@@ -2,6 +2,8 @@
 
     python benchmarks/prediction.py
     python benchmarks/prediction.py --models ResNet50 VGG16 --layers --seeds 1
+    python benchmarks/prediction.py --models ResNet50 --out benchmarks/results/prediction
+    python benchmarks/prediction.py --out benchmarks/results/prediction --report
 
 Runs on TensorFlow, whose tape gives the gradient at every layer at once; the prediction itself knows
 no backend. A model is planned and drawn by theory, its weights all independent (no linear start, whose
@@ -18,15 +20,19 @@ cent in a wide network with normalization, by a third in VGG16, whose samples al
 one draw of the weights decides on all of them. So draws are pooled, `--seeds` at least, until the mean of
 them is known to `PRECISION` in half of the layers, or `--most` are; the table says how many it took, and
 to what the mean is known then. Nothing that is predicted has a say in it.
+
+`--out` keeps what each model is off by, one file a model, and `--report` prints the table of all that are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -196,6 +202,22 @@ def errors(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(spreads), np.array(gradients)
 
 
+def printed(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Compares one model, prints its layers if asked to, and returns what they are off by."""
+    keras.backend.clear_session()
+    model = backbone(name) if name in HUB else application(name)
+    rows, plan, draws, known = compared(model, options.seeds, most=options.most)
+    if options.layers:
+        for path, *numbers in rows:
+            print(
+                f"  {path:50} {numbers[0]:8.4g} {numbers[1]:8.4g} {np.log2(numbers[1] / numbers[0]):6.2f}   "
+                f"{numbers[2] or np.nan:9.4g} {numbers[3]:9.4g} {np.log2(numbers[3] / (numbers[2] or np.nan)):6.2f}"
+            )
+        print(*plan.notes, sep="\n")
+    signal, gradient = errors(rows)
+    return {"signal": signal.round(4).tolist(), "gradient": gradient.round(4).tolist(), "draws": draws, "known": known}
+
+
 def main(arguments: list[str] | None = None) -> None:
     names = [name for name, value in sorted(vars(keras.applications).items()) if callable(value)]
     parser = argparse.ArgumentParser(description=__doc__)
@@ -203,25 +225,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="draws to pool at least")
     parser.add_argument("--most", type=int, default=MOST, help="draws to pool at most")
     parser.add_argument("--layers", action="store_true", help="print every layer")
+    parser.add_argument("--out", type=Path, help="folder to keep results in, one file a model")
+    parser.add_argument("--report", action="store_true", help="print what is kept there, and run nothing")
     options = parser.parse_args(arguments)
     print(
         f"{'model':20} {'layers':>6}  {'signal: median':>14} {'95 %':>6} {'worst':>6}  {'gradient: median':>16} "
         f"{'95 %':>6} {'worst':>6}  {'draws':>5} {'known to':>8}"
     )
+    kept = sorted(options.out.glob("*.json")) if options.report else []
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    for name in options.models:
-        keras.backend.clear_session()
-        model = backbone(name) if name in HUB else application(name)
-        rows, plan, draws, known = compared(model, options.seeds, most=options.most)
-        if options.layers:
-            for path, *numbers in rows:
-                print(
-                    f"  {path:50} {numbers[0]:8.4g} {numbers[1]:8.4g} {np.log2(numbers[1] / numbers[0]):6.2f}   "
-                    f"{numbers[2] or np.nan:9.4g} {numbers[3]:9.4g} {np.log2(numbers[3] / (numbers[2] or np.nan)):6.2f}"
-                )
-            print(*plan.notes, sep="\n")
-        found.append(errors(rows))
-        print(f"{name:20} {_statistics(*found[-1])}  {draws:5} {known:8.3f}", flush=True)
+    for name in [path.stem for path in kept] if options.report else options.models:
+        path = options.out and options.out / f"{name}.json"
+        result = json.loads(path.read_text()) if options.report else printed(name, options)
+        if path and not options.report:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(result) + "\n")
+        found.append((np.array(result["signal"]), np.array(result["gradient"])))
+        print(f"{name:20} {_statistics(*found[-1])}  {result['draws']:5} {result['known']:8.3f}", flush=True)
     if len(found) > 1:
         print(f"{'all layers':20} {_statistics(*map(np.concatenate, zip(*found)))}")
 
