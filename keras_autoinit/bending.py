@@ -12,9 +12,17 @@ import numpy as np
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.rectified import RELU, rectified_sum
-from keras_autoinit.responses import Response, powers_of, respond, respond_unevenly, slope_where
-from keras_autoinit.signals import Near, Signal, evened, fainter, roots_of
-from keras_autoinit.sizes import Sizes, covariance, product, shift_where, to_power
+from keras_autoinit.responses import (
+    Response,
+    powers_of,
+    radial_growth,
+    radial_share,
+    respond,
+    respond_unevenly,
+    slope_where,
+)
+from keras_autoinit.signals import Near, Signal, evened, fainter, powers_at
+from keras_autoinit.sizes import Sizes, covariance, power_with, product, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
 # Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
@@ -36,15 +44,16 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
     # Powers to three digits: signals that are nearly alike, as behind normalizations, share them.
     rounded = (function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), channels)
-    power, steepness, of_mean = powers_of(*rounded, max(uneven, EVEN)) if sizes else (1.0, 0.0, 0.5)
+    differ = bool(sizes or signal.profile)
+    power, steeper, of_mean = powers_of(*rounded, max(uneven, EVEN)) if differ else (1.0, 0.0, 0.5)
     correlations = [_correlation(signal, value) for value in signal.along]
     unlike = _unlike(signal)
     along = tuple(map(response.covariance, correlations, unlike))
     along = (*map(response.between_samples, correlations[:1]), *along[1:])
     apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
-    near = _near(signal, response, max(unlike, default=0.0))
+    near = _near(signal, response, max(unlike, default=0.0), of_mean)
     made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns, near=near)
-    powers = _powers(function, signal, response) if signal.profile else (0.0, 0.0)
+    powers = _powers(function, signal) if signal.profile else (0.0, 0.0)
     shares = [_to_power(signal, power) for power in powers]
     made = dataclasses.replace(
         weighted_by(made, shares[0], 1.0),
@@ -69,7 +78,8 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             0.0,
             tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
             profile=gradient.profile,
-            sizes=product([gradient.sizes or {}, to_power(sizes, steepness)]),
+            sizes=product([gradient.sizes or {}, to_power(sizes, steeper)]),
+            radial=gradient.radial + (1 - gradient.radial) * radial_share(*rounded),
         )
         passed = dataclasses.replace(weighted_by(passed, shares[1], 1.0), bent=(function, signal))
         if channels is None:
@@ -80,6 +90,14 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
         return dataclasses.replace(passed, steered=alike * steered)
 
     return made, back
+
+
+def steepness(gradient: Signal) -> float:
+    """Returns how much steeper a function is where entries are large, which a gradient has come back through."""
+    if gradient.bent is None:
+        return 1.0
+    function, signal = gradient.bent
+    return radial_growth(function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), signal.channels)
 
 
 def coherence(gradient: Signal) -> float:
@@ -109,10 +127,27 @@ def within_pairs(function: Activation) -> Activation:
 
 def _steeper(given: Any, sizes: Sizes, gradient: Sizes, uneven: float) -> float:
     """Returns how much steeper a function is in samples where the gradient is large."""
-    shift = round(shift_where(sizes, gradient), 2) if uneven > EVEN else 0.0
-    if not shift:
+    power = round(power_with(sizes, gradient), 2) if uneven > EVEN else 0.0
+    if not power:
         return 1.0
-    return respond_unevenly(*given, uneven, shift).slope / max(respond_unevenly(*given, uneven).slope, 1e-300)
+    return respond_unevenly(*given, uneven, power).slope / max(respond_unevenly(*given, uneven).slope, 1e-300)
+
+
+def larger_where(signal: Signal, others: Sizes) -> float | None:
+    """Returns how much larger the squares of what a function has made are in samples where others are large.
+
+    `None` where no function has made it.
+    """
+    if signal.bent is None:
+        return None
+    function, source = signal.bent
+    sizes = source.sizes or {}
+    uneven = float(f"{covariance(sizes, sizes):.2g}")
+    power = round(power_with(sizes, others), 2) if uneven > EVEN else 0.0
+    if not power:
+        return 1.0
+    given = (function, source.mean, source.variance, source.channels, uneven)
+    return respond_unevenly(*given, power).second_moment / max(respond_unevenly(*given).second_moment, 1e-300)
 
 
 def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: Activation) -> Any:
@@ -152,13 +187,14 @@ def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
     return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
 
 
-def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
+def _near(signal: Signal, response: Response, unlike: float, of_mean: float) -> Near | None:
     """Returns how far neighbours agree in what a function makes.
 
     Args:
         signal: what is given to it.
         response: of the function.
         unlike: the variance of the correlation of two positions of one sample.
+        of_mean: the power of the squares that are given to it with which the mean goes.
     """
     if signal.near is None or signal.variance <= 1e-24:
         return None
@@ -172,15 +208,16 @@ def _near(signal: Signal, response: Response, unlike: float) -> Near | None:
     near = dataclasses.replace(signal.near, same=alike * within, other=alike * response.all_between_samples(other))
     if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
         return near
-    # The mean of a rectifier grows as the spread does.
-    return dataclasses.replace(near, pulls=roots_of(signal, near.axes))
+    # The mean of a rectifier grows as the spread does, that of a swish more.
+    return dataclasses.replace(near, pulls=powers_at(signal, near.axes, of_mean))
 
 
-def _powers(function: Activation, signal: Signal, response: Response) -> tuple[float, float]:
+def _powers(function: Activation, signal: Signal) -> tuple[float, float]:
     """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
     step = 1.1
+    given = respond(function, signal.mean, signal.variance, signal.channels)
     more = respond(function, math.sqrt(step) * signal.mean, step * signal.variance, signal.channels)
-    pairs = ((more.second_moment, response.second_moment), (more.slope, response.slope))
+    pairs = ((more.second_moment, given.second_moment), (more.slope, given.slope))
     found = tuple(math.log(one / other) / math.log(step) if min(one, other) > 0 else 0.0 for one, other in pairs)
     # Of what bends every scale alike, rounding would leave a power of nearly nothing.
     return round(found[0], 3), round(found[1], 3)
@@ -193,7 +230,7 @@ def slope_power(gradient: Signal) -> float:
     function, signal = gradient.bent
     mean, variance = float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}")
     given = dataclasses.replace(signal, mean=mean, second_moment=mean**2 + variance)
-    return _powers(function, given, respond(function, mean, variance, signal.channels))[1]
+    return _powers(function, given)[1]
 
 
 def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:

@@ -30,6 +30,8 @@ DRAWS = 16384
 KERNELS, WINDOWS = 256, 1024
 # Taps are taken together in so many groups, by their shares in what is made.
 READERS = 8
+# Entries of windows of kernels, over which they are taken, and kernels at least.
+MOST_PARTS, FEWEST = 400_000, 32
 # Schemes cut Gaussians off at two spreads.
 CUT = 2.0
 # With more terms, channels differ by a few per cent.
@@ -81,8 +83,8 @@ class Channels:
         share: of one tap in the variance of what it makes, where it meets an entry.
         together: of two taps that read one entry, the product of their correlations with what they make, summed
             over all other readers of an entry that one tap reads.
-        parts: that one entry has in the variance of what its readers make, for several that get equally much
-            back: a mean of `E sum w^4 / (sum w^2)^2`.
+        parts: the share that one entry has in the variance of what its readers make, and that variance over the
+            mean of all: of groups that get equally much back.
         lasting: the share of the variance that samples have in common because the signal has, not by borders.
     """
 
@@ -96,7 +98,7 @@ class Channels:
     uneven: float
     share: float
     together: float
-    parts: tuple[float, ...]
+    parts: tuple[tuple[float, float], ...]
     lasting: float
 
 
@@ -125,7 +127,7 @@ def channels_of(
     lasting = (source.over - source.common) * own
     shared = lasting + source.common * (crossed - whole)
     patterned = np.mean(shared / through) * through.mean() / shared.mean() if shared.mean() > 1e-9 else 1.0
-    unlike = (1 - source.within) ** 2 * overlap / np.mean(through**2)
+    unlike = _unlike(axes, overlap, source, own, through)
     law = _law(axes, source)
     uneven, read = _unevenness(math.prod(map(len, axes)), entries, law, unlike, source)
     return Channels(
@@ -138,9 +140,40 @@ def channels_of(
         uneven,
         (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
         (1 - source.within) / float(through.mean()) * readers,
-        _parts_of_entries(kernels**2 * np.diag(both) / own[:, None]),
+        _parts_of_entries(axes),
         float(lasting.mean() / through.mean()),
     )
+
+
+def _unlike(axes: list[np.ndarray], overlap: float, source: Source, own: np.ndarray, through: np.ndarray) -> float:
+    """Returns the variance, over kernels and pairs of positions, of how far what they make agrees.
+
+    Two windows meet the same entries with other taps; and what all entries of a sample have in common they meet
+    with all their taps; what all samples have in common, too, as far as borders make windows differ.
+    """
+    same = (1 - source.within) ** 2 * overlap * np.mean((own / through) ** 2) / np.mean(own**2)
+    met, often = _distinct(axes)
+    sums = _kernels(met.shape[1])[:KERNELS] @ met.T
+    pairs = often.sum() * (often.sum() - 1)
+    if not pairs:
+        return float(same)
+    apart = sums - sums @ often[:, None] / often.sum()
+    parts = (source.within - source.common, sums), (source.common, apart)
+    # Over all pairs of two windows, the sum of what they agree in, and of its square.
+    first = sum(share * ((one @ often) ** 2 - one**2 @ often) for share, one in parts)
+    second = sum(
+        share * more * (((one * other) @ often) ** 2 - (one * other) ** 2 @ often)
+        for share, one in parts
+        for more, other in parts
+    )
+    means, squares = (np.mean(one / pairs / through[:KERNELS] ** power) for one, power in ((first, 1), (second, 2)))
+    return float(same + max(squares - means**2, 0.0))
+
+
+def _distinct(axes: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what windows meet that differ, and how many are alike: most lie inside."""
+    found = [np.unique(one, axis=0, return_counts=True) for one in axes]
+    return functools.reduce(np.kron, [met for met, _ in found]), functools.reduce(np.kron, [n for _, n in found])
 
 
 def _unevenness(positions: int, entries: int, law: np.ndarray, unlike: float, source: Source) -> tuple[float, float]:
@@ -160,12 +193,23 @@ def _unevenness(positions: int, entries: int, law: np.ndarray, unlike: float, so
     return float(made), float((kurtosis[1] - 1) / entries)
 
 
-def _parts_of_entries(shares: np.ndarray) -> tuple[float, ...]:
-    """Returns the shares that taps have in what a channel makes: groups of them, of equal sum."""
-    ordered = np.sort(shares.ravel())
-    mass = np.cumsum(ordered) / ordered.sum()
-    squares = np.interp(np.linspace(0, 1, READERS + 1), mass, np.cumsum(ordered**2) / ordered.sum())
-    return tuple((np.diff(squares) * READERS).round(3).tolist())
+def _parts_of_entries(axes: list[np.ndarray]) -> tuple[tuple[float, float], ...]:
+    """Returns the shares that taps have in what their window makes, and how large that is, over the mean of all.
+
+    Of groups of them, by their shares, to each of which as much comes back. At a border fewer taps share less.
+    """
+    met, often = _distinct(axes)
+    kernels = _kernels(met.shape[1])[: min(max(MOST_PARTS // met.size, FEWEST), KERNELS)]
+    squares = kernels[:, None] ** 2 * met**2
+    own = np.maximum(squares.sum(2), 1e-12)
+    sizes = np.broadcast_to((own / (own @ often[:, None]) * often.sum())[..., None], squares.shape)
+    shares, back = squares / own[..., None], squares * often[:, None]
+    order = np.argsort(shares, axis=None)
+    mass = np.cumsum(back.ravel()[order])
+    groups = np.minimum((mass / mass[-1] * READERS).astype(int), READERS - 1)
+    counts = np.bincount(groups, back.ravel()[order], READERS)
+    found = [np.bincount(groups, (back * one).ravel()[order], READERS) / counts for one in (shares, sizes)]
+    return tuple(zip(*(one.round(3).tolist() for one in found)))
 
 
 def _form(kernels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from keras import tree
 
-from keras_autoinit.activations import Activation, known, measured
+from keras_autoinit.activations import Activation, is_activation_layer, known, measured
 from keras_autoinit.errors import ActivationError
 from keras_autoinit.functions import FUNCTIONS
-from keras_autoinit.graphs import Call, Graph, Ref, is_elementwise
+from keras_autoinit.graphs import Call, Graph, Ref, activation_of, adds, is_elementwise
 
 # The longest that anybody writes by hand, GELU by its power series in tanh, has nine.
 MOST_CALLS = 16
@@ -62,6 +62,23 @@ def composition_at(graph: Graph, tensor: int) -> Composition | None:
         if all(id(reader) in inside and reader in needed for number in between for reader in graph.readers(number)):
             return Composition(tensor, tuple(needed), output)
     return None
+
+
+def raised_at(graph: Graph, tensor: int) -> Composition | None:
+    """Returns the function that an activation makes of a tensor that a number has been added to, or `None`.
+
+    What is done to it next with other numbers belongs to it: `relu6(x + 3) / 6` is a hard sigmoid.
+    """
+    calls: list[Call] = []
+    while len(calls) < MOST_CALLS and len(readers := graph.readers(calls[-1].outputs[0] if calls else tensor)) == 1:
+        (call,) = readers
+        if not calls and not adds(call):
+            return None
+        if not is_elementwise(graph, call) and not is_activation_layer(call.operation):
+            break
+        calls.append(call)
+    bends = any(activation_of(call) is not None for call in calls[1:])
+    return Composition(tensor, tuple(calls), calls[-1].outputs[0]) if bends else None
 
 
 def composed_activation(composition: Composition) -> Activation | None:

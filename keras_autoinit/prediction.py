@@ -12,13 +12,13 @@ from typing import Any
 import keras
 
 from keras_autoinit.bending import activated, within_pairs
-from keras_autoinit.compositions import Composition, composed_activation, composition_at
+from keras_autoinit.compositions import Composition, composed_activation, composition_at, raised_at
 from keras_autoinit.graphs import Call, Graph
 from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import Mirrored, mirrored_by
 from keras_autoinit.signals import LARGEST, Signal, fitting, independent
-from keras_autoinit.sizes import bounded, with_chance
+from keras_autoinit.sizes import GRADIENTS, SIGNALS, Leaning, bounded, with_chance
 from keras_autoinit.slots import Slot
 from keras_autoinit.sums import added, mixed_sizes
 
@@ -137,7 +137,7 @@ def _compositions(graph: Graph) -> tuple[dict[int, Composition], set[int]]:
     inside: set[int] = set()
     for call in graph.calls:
         for tensor in call.outputs:
-            whole = composition_at(graph, tensor)
+            whole = composition_at(graph, tensor) or raised_at(graph, tensor)
             if whole is not None and composed_activation(whole) is not None:
                 wholes[id(whole.calls[-1])] = whole
                 inside.update(map(id, whole.calls[:-1]))
@@ -192,14 +192,14 @@ def _gradients(
         known = [one for one in at_outputs if one is not None]
         for number, gradient in zip(targets, effects[id(call)].backward(at_outputs)):
             if gradient is not None:
-                parts.setdefault(number, []).append(_sized(gradient, known))
+                parts.setdefault(number, []).append(_sized(gradient, known, GRADIENTS))
     return found
 
 
-def _sized(signal: Signal, made_from: Sequence[Signal]) -> Signal:
+def _sized(signal: Signal, made_from: Sequence[Signal], leaning: Leaning = SIGNALS) -> Signal:
     """Returns a signal with sizes of samples: those of what it was made from, where the rule does not say."""
     power = made_from[0].mean_power if signal.mean_power is None and made_from else signal.mean_power
-    sizes = mixed_sizes(made_from) if signal.sizes is None else signal.sizes
+    sizes = mixed_sizes(made_from, leaning) if signal.sizes is None else signal.sizes
     return dataclasses.replace(signal, sizes=bounded(sizes), mean_power=power)
 
 
@@ -207,4 +207,4 @@ def _whole(parts: list[Signal] | None) -> Signal | None:
     """Returns the sum of what comes back along several ways."""
     if not parts:
         return None
-    return parts[0] if len(parts) == 1 else _sized(added(parts), parts)
+    return parts[0] if len(parts) == 1 else _sized(added(parts), parts, GRADIENTS)

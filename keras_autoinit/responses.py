@@ -96,7 +96,7 @@ def respond(function: Activation, mean: float, variance: float, channels: Any = 
 
 @functools.lru_cache(maxsize=4096)
 def respond_unevenly(
-    function: Activation, mean: float, variance: float, channels: Any, uneven: float, shift: float = 0.0
+    function: Activation, mean: float, variance: float, channels: Any, uneven: float, power: float = 0.0
 ) -> Response:
     """Integrates an activation against Gaussians of which some are larger than others.
 
@@ -106,16 +106,19 @@ def respond_unevenly(
         variance: that of all.
         channels: what has made a signal that is no Gaussian, but a function of one.
         uneven: the variance of the logarithm of their squares.
-        shift: how much larger, in the logarithm, those are that count.
+        power: of their squares, with which they count.
     """
     places, shares = typical_batch(uneven)
-    found = _responses(function, mean, variance, channels, shift - log_mean(uneven) + math.sqrt(uneven) * places)
+    logs = math.sqrt(uneven) * places
+    found = _responses(function, mean, variance, channels, logs - log_mean(uneven))
+    counts = shares * np.exp(power * logs)
+    counts /= counts.sum()
 
     def over(name: str) -> np.ndarray:
-        return np.asarray(shares @ np.array([getattr(one, name) for one in found]))
+        return np.asarray(counts @ np.array([getattr(one, name) for one in found]))
 
     # A coefficient has the same sign in large samples as in small ones, or is next to nothing.
-    apart = (shares @ np.sqrt(np.array([one.powers for one in found]))) ** 2
+    apart = (counts @ np.sqrt(np.array([one.powers for one in found]))) ** 2
     return Response(
         float(over("mean")),
         float(over("second_moment")),
@@ -171,27 +174,56 @@ def slope_where(function: Activation, mean: float, variance: float, tilt: np.nda
     return float(counts @ slopes**2 / between.sum())
 
 
+@functools.lru_cache(maxsize=1024)
+def radial_growth(function: Activation, mean: float, variance: float, channels: Any) -> float:
+    """Returns `E (f' z)^2 / E f'^2`, with `z` what is given to the function, as far as it varies, over its spread."""
+    made, slopes, counts = _radially(function, mean, variance, channels)
+    return float(counts @ (slopes * made) ** 2 / max(counts @ slopes**2, 1e-300))
+
+
+@functools.lru_cache(maxsize=1024)
+def radial_share(function: Activation, mean: float, variance: float, channels: Any) -> float:
+    """Returns how much of `f' z` does not go with `f`: nothing of a rectifier's."""
+    made, slopes, counts = _radially(function, mean, variance, channels)
+    values = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), channels)[0]
+    values, grown = (values[1:] + values[:-1]) / 2, slopes * made
+    both = (counts @ (grown * values)) ** 2
+    return float(max(1 - both / max((counts @ grown**2) * (counts @ values**2), 1e-300), 0.0))
+
+
+def _radially(function: Activation, mean: float, variance: float, channels: Any) -> tuple[np.ndarray, ...]:
+    """Returns what varies of what is given to a function, between the nodes, the slopes there, and the counts."""
+    z, _, _ = hermite_grid()
+    law = z if channels is None else channels.law
+    _, slopes, counts = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), channels)
+    return (law[1:] + law[:-1]) / 2, slopes, counts
+
+
 # Squares of one term, over their mean, at which what it does to a slope is looked up.
 SQUARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 
 
 @functools.lru_cache(maxsize=256)
-def slope_beside(function: Activation, mean: float, variance: float, shares: tuple[float, ...]) -> np.ndarray:
-    """Returns the mean squared slope at a sum by the square of one term: at each of `SQUARES`, over that at one.
+def slope_beside(
+    function: Activation, mean: float, variance: float, parts: tuple[tuple[float, float], ...]
+) -> np.ndarray:
+    """Returns the mean squared slope at sums by the square of one term: at each of `SQUARES`, over that at one.
 
     Args:
         function: an elementwise activation.
-        mean: the sum's.
-        variance: the sum's.
-        shares: of the term in that variance, each as likely as the others.
+        mean: that of the sums.
+        variance: the mean of theirs.
+        parts: the term's share in the variance of a sum, and that variance over the mean: of sums that are as likely.
     """
     z, _, _ = hermite_grid()
     _, slopes, _ = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), None)
+    shares, sizes = np.array(parts).T[..., None]
     # A sum of one term has nothing beside it.
-    share, square = np.minimum(shares, 0.999)[:, None], np.array(SQUARES)[:, None, None]
+    share, square = np.minimum(shares, 0.999), np.array(SQUARES)[:, None, None]
     found = np.zeros(len(SQUARES))
     for side in (-1, 1):
-        counts = np.exp(-(((z[1:] + z[:-1]) / 2 - side * np.sqrt(share * square)) ** 2) / (1 - share) / 2)
+        apart = (z[1:] + z[:-1]) / 2 - side * np.sqrt(share * sizes * square)
+        counts = np.exp(-(apart**2) / (1 - share) / sizes / 2)
         found += (counts @ slopes**2 / counts.sum(-1)).mean(-1)
     return np.asarray(found / found[SQUARES.index(1.0)])
 

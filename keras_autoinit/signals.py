@@ -89,6 +89,8 @@ class Signal:
         channels: what each channel of a depthwise convolution has made; `None` for Gaussians.
         steered: of a gradient that an activation has let through where a depthwise convolution made it
             bend: `E g g' z z'` of two positions, where what was made there is `z` and `z'`.
+        radial: of a gradient, how much it has of what would only make each channel larger, over what one that
+            knows nothing of the signal has: nothing where a normalization behind takes off how large channels are.
         sizes: how large single samples are beside the others; `None` for as large as what it was made from.
         mean_power: with which power of a sample's square its mean goes; `None` for that of what it was made from.
         near: how far entries agree by their distance; `None` where all agree as `along` says.
@@ -107,6 +109,7 @@ class Signal:
     patterns: float | None = field(default=None, repr=False, compare=False)
     channels: Any = field(default=None, repr=False, compare=False)
     steered: float = field(default=0.0, repr=False, compare=False)
+    radial: float = field(default=1.0, repr=False, compare=False)
     sizes: Sizes | None = field(default=None, repr=False, compare=False)
     mean_power: float | None = field(default=None, repr=False, compare=False)
     near: Near | None = field(default=None, repr=False, compare=False)
@@ -222,7 +225,7 @@ def fainter(signal: Signal) -> Near | None:
         return signal.near
     alike = signal.alike()
     near = signal.near.changed(lambda values: values * alike)
-    return dataclasses.replace(near, pulls=roots_of(signal, near.axes))
+    return dataclasses.replace(near, pulls=powers_at(signal, near.axes, 0.5))
 
 
 def evened(signal: Signal) -> Near | None:
@@ -232,10 +235,10 @@ def evened(signal: Signal) -> Near | None:
     return signal.near and signal.near.changed(lambda values: values / alike)
 
 
-def roots_of(signal: Signal, axes: Sequence[int]) -> tuple[np.ndarray, ...]:
-    """Returns how large entries are at each place on some axes, with mean one."""
-    roots = [np.ones(1) if (one := signal.profile[axis]) is None else np.sqrt(one) for axis in axes]
-    return tuple(one / one.mean() for one in roots)
+def powers_at(signal: Signal, axes: Sequence[int], power: float) -> tuple[np.ndarray, ...]:
+    """Returns a power of how large entries' squares are at each place on some axes, with mean one."""
+    powers = [np.ones(1) if (one := signal.profile[axis]) is None else one**power for axis in axes]
+    return tuple(one / one.mean() for one in powers)
 
 
 def _as_long(values: np.ndarray, size: int) -> np.ndarray:

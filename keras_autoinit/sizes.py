@@ -26,11 +26,13 @@ BATCH = 32
 GROUPS = (1, 3, 7, 10, 7, 3, 1)
 # Of logarithms that vary by more, one sample of a batch is all there is: more makes no difference, and no number.
 ALONE = 16.0
-# Logarithms lean to the right, the more the further they vary: each sample has a floor, and none a ceiling. The
-# skewness of most, and the variance at which it is half of that.
-LEANING = (1.0, 0.4)
-# How much of it is left in products of sizes, and in where they are large.
-IN_PRODUCTS = 0.25
+# Logarithms lean to the right, the more the further they vary: each sample has a floor, and none a ceiling. How far
+# at most, and the variance at which it is half of that: of signals, and of what gradients are in.
+Leaning = tuple[float, float]
+SIGNALS: Leaning = (1.0, 0.65)
+GRADIENTS: Leaning = (0.5, 0.8)
+# Batches that lean by as much are one.
+FINE = 0.02
 # Of more chances than the second, so many are kept: what a layer costs does not grow with all the layers before it.
 CHANCES = (128, 256)
 
@@ -47,15 +49,15 @@ def covariance(first: Sizes, second: Sizes) -> float:
     return sum([value * second.get(key, 0.0) for key, value in first.items()])
 
 
-def typical_batch(variance: float, leaning: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def typical_batch(variance: float, leaning: Leaning = SIGNALS) -> tuple[np.ndarray, np.ndarray]:
     """Returns the logarithms of a batch's samples, in spreads, and their shares: extreme ones alone, others grouped.
 
     Args:
         variance: of the logarithms.
-        leaning: how much they lean to the right, over what sizes of this variance do.
+        leaning: how much they lean to the right.
     """
-    most, half = LEANING
-    return _batch(round(leaning * most * variance / (variance + half), 1))
+    most, half = leaning
+    return _batch(round(most * variance / (variance + half) / FINE) * FINE)
 
 
 def gaussian_places(count: int) -> np.ndarray:
@@ -64,21 +66,23 @@ def gaussian_places(count: int) -> np.ndarray:
 
 
 @functools.cache
-def _batch(skewness: float) -> tuple[np.ndarray, np.ndarray]:
+def _batch(leaning: float) -> tuple[np.ndarray, np.ndarray]:
     places = gaussian_places(BATCH)
-    # Cornish and Fisher's expansion, to the first order.
-    places += skewness / 6 * (places**2 - 1)
+    if leaning > 0:
+        # Tukey's g-and-h distributions: skewed by `g`, and of shorter tails by `h = -g^2 / 2`.
+        raised = leaning * places
+        places = np.expm1(raised) / leaning * np.exp(-(raised**2) / 4)
     ends = np.cumsum(GROUPS)
     groups = np.array([part.mean() for part in np.split(places - places.mean(), ends[:-1])])
     return groups / math.sqrt(np.array(GROUPS) @ groups**2 / BATCH), np.array(GROUPS) / BATCH
 
 
-def log_mean(variance: float, leaning: float = 1.0) -> float:
+def log_mean(variance: float, leaning: Leaning = SIGNALS) -> float:
     """Returns the logarithm of a batch's mean, of numbers whose logarithms have mean zero and this variance.
 
     Example:
         >>> round(log_mean(0.1), 3), round(log_mean(9.0), 1)
-        (0.051, 5.1)
+        (0.052, 4.7)
     """
     places, shares = typical_batch(variance, leaning)
     return float(np.log(shares @ np.exp(math.sqrt(variance) * places)))
@@ -91,14 +95,10 @@ def dominance(variance: float) -> float:
     return float(shares @ sizes**2 / (shares @ sizes) ** 2)
 
 
-def shift_where(sizes: Sizes, weights: Sizes) -> float:
-    """Returns the mean logarithm where others are large, each sample counted by these."""
-    variance = covariance(weights, weights)
-    if variance < 1e-9:
-        return 0.0
-    places, shares = typical_batch(variance, IN_PRODUCTS)
-    counts = shares * np.exp(math.sqrt(variance) * places)
-    return covariance(sizes, weights) / math.sqrt(variance) * float(counts @ places / counts.sum())
+def power_with(sizes: Sizes, others: Sizes) -> float:
+    """Returns the power of sizes with which others go."""
+    variance = covariance(sizes, sizes)
+    return covariance(sizes, others) / variance if variance > 1e-9 else 0.0
 
 
 def to_power(sizes: Sizes, power: float) -> Sizes:
@@ -160,6 +160,32 @@ def centred_power(variance: float, common: float, power: float) -> float:
     return float((shares * places) @ np.log(np.maximum(left, 1e-6))) / math.sqrt(variance)
 
 
+def power_lost(gradient: Sizes, signal: Sizes, share: float) -> float:
+    """Returns the power of a signal's sizes that a gradient loses with what goes as the signal does.
+
+    Most of it is in samples where both are large: `u - c (2 u v / E u v - v)` is left of `u`.
+
+    Args:
+        gradient: the sizes `u`.
+        signal: the sizes `v`.
+        share: `c`, of the gradient's squares.
+    """
+    variance = float(f"{covariance(signal, signal):.2g}")
+    if variance < 1e-6 or share <= 0:
+        return 0.0
+    return _power_lost(variance, float(f"{covariance(gradient, signal):.2g}"), float(f"{share:.2g}"))
+
+
+@functools.lru_cache(maxsize=1024)
+def _power_lost(variance: float, together: float, share: float) -> float:
+    places, shares = typical_batch(variance)
+    logs = math.sqrt(variance) * places
+    large, given = np.exp(logs), np.exp(together / variance * logs)
+    large, given = large / (shares @ large), given / (shares @ given)
+    left = 1 - share * (2 * large / (shares @ (large * given)) - large / given)
+    return float((shares * places) @ np.log(np.maximum(left, 1e-6))) / math.sqrt(variance)
+
+
 @functools.lru_cache(maxsize=1024)
 def floored_power(variance: float, floor: float) -> float:
     """Returns the power of samples' sizes that is left when the same is added to each: small ones are so no more.
@@ -170,33 +196,58 @@ def floored_power(variance: float, floor: float) -> float:
     """
     if variance < 1e-9 or floor <= 0:
         return 1.0
-    places, shares = typical_batch(variance)
-    made = np.log(np.exp(math.sqrt(variance) * places - log_mean(variance)) + floor)
+    places, shares = typical_batch(variance, GRADIENTS)
+    made = np.log(np.exp(math.sqrt(variance) * places - log_mean(variance, GRADIENTS)) + floor)
     return float((shares * places) @ made) / math.sqrt(variance)
 
 
-def of_sum(several: Sequence[Sizes], shares: Sequence[float]) -> Sizes:
+def of_sum(several: Sequence[Sizes], shares: Sequence[float], leaning: Leaning = SIGNALS) -> Sizes:
     """Returns the sizes of a sum, by the parts' shares of the square.
 
-    The logarithm is straight in those of the parts about the mean; how far it goes is what the square's mean square
-    over its mean, squared, says (Fenton 1960), in a batch.
+    The logarithm of a sum is no sum of logarithms: a part of which few samples have most counts for little in all
+    others. What is kept is the straight line through what a batch's samples make of it.
     """
-    mean = product(to_power(sizes, share) for sizes, share in zip(several, shares))
-    straight = covariance(mean, mean) if len(several) > 1 else 0.0
-    if straight < 1e-6:
-        return mean
-    alone = [covariance(one, one) for one in several]
-    means = functools.partial(log_mean, leaning=IN_PRODUCTS)
-    parts = list(zip(several, shares, alone, map(means, alone)))
-    # What is large in the same samples is larger together.
-    pairs = [
-        a * b * math.exp(means(max(v + w + 2 * covariance(one, other), 0.0)) - (m + n))
-        for one, a, v, m in parts
-        for other, b, w, n in parts
-    ]
-    wanted = math.log(max(sum(pairs), 1.0))
-    low, high = 0.0, 2 * max(straight, *alone)
-    for _ in range(12):
-        middle = (low + high) / 2
-        low, high = (middle, high) if means(4 * middle) - 2 * means(middle) < wanted else (low, middle)
-    return to_power(mean, math.sqrt((low + high) / 2 / straight))
+    made, share = several[0], shares[0]
+    for other, more in zip(several[1:], shares[1:]):
+        made, share = _of_two(made, other, more / max(share + more, 1e-300), leaning), share + more
+    return made
+
+
+def _of_two(first: Sizes, second: Sizes, share: float, leaning: Leaning) -> Sizes:
+    """Returns the sizes of a sum of two, by the share of the second."""
+    alone = covariance(first, first), covariance(second, second)
+    if max(alone) < 1e-3:
+        powers = 1 - share, share
+    else:
+        numbers = (float(f"{one:.2g}") for one in (*alone, covariance(first, second)))
+        powers = _powers_of_sum(*numbers, round(share, 2), leaning)
+    return product([to_power(first, powers[0]), to_power(second, powers[1])])
+
+
+@functools.lru_cache(maxsize=4096)
+def _powers_of_sum(first: float, second: float, both: float, share: float, leaning: Leaning) -> tuple[float, float]:
+    """Returns the powers of two parts' sizes with which those of their sum go.
+
+    Args:
+        first: the variance of the first part's logarithms.
+        second: that of the second's.
+        both: their covariance.
+        share: of the second part in the sum's square.
+        leaning: how much they lean to the right.
+    """
+    if second > first:
+        other, one = _powers_of_sum(second, first, both, 1 - share, leaning)
+        return one, other
+    places, counts = typical_batch(first, leaning)
+    rest = max(second - both**2 / first, 0.0)
+    own, own_counts = typical_batch(rest, leaning)
+    logs = math.sqrt(first) * np.repeat(places, len(own))
+    others = both / first * logs + math.sqrt(rest) * np.tile(own, len(places))
+    weights = np.outer(counts, own_counts).ravel()
+    parts = [np.exp(one) / (weights @ np.exp(one)) for one in (logs, others)]
+    whole = np.log((1 - share) * parts[0] + share * parts[1])
+    whole -= weights @ whole
+    roots = np.sqrt(weights)
+    lines = np.stack([logs, others], 1) * roots[:, None]
+    found = np.linalg.lstsq(lines, whole * roots, rcond=1e-6)[0]
+    return float(found[0]), float(found[1])

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_autoinit.averages import averaged
 from keras_autoinit.signals import Near, Shape, Signal
-from keras_autoinit.sizes import BATCH, IN_PRODUCTS, Sizes, covariance, log_mean, of_sum, product
+from keras_autoinit.sizes import BATCH, SIGNALS, Leaning, Sizes, covariance, log_mean, of_sum, product
 
 # The least share that counts: to a negative power, nothing would be without bounds.
 FAINT = 1e-3
@@ -92,29 +92,37 @@ def _profile_of(signals: Sequence[Signal], rank: int) -> tuple[Any, ...]:
     return tuple(found)
 
 
-def multiplied(signals: Sequence[Signal]) -> Signal:
-    """Returns the product of independent signals with the same axes."""
+def multiplied(signals: Sequence[Signal], leaning: Leaning = SIGNALS, more: float | None = None) -> Signal:
+    """Returns the product of independent signals with the same axes.
+
+    Args:
+        signals: the factors.
+        leaning: how far the logarithms of samples' sizes lean to the right.
+        more: how much larger its squares are for being large in the same samples, where that is known.
+    """
     rank = min((len(one.along) for one in signals), default=0)
     along = tuple(math.prod(one.along[axis] for one in signals) for axis in range(rank))
     apart = tuple(math.prod(one.agreement({0, axis}) for one in signals) for axis in range(rank))
     mean = math.prod(one.mean for one in signals)
     near = _near_of(signals, math.prod)
     made = Signal(math.prod(one.second_moment for one in signals), mean, along, apart=apart, near=near)
-    made = _large_together(made, signals)
+    made = _large_together(made, signals, leaning, more)
     # Where all are faint together, as at borders, the product is larger than that of the means.
     for one in signals:
         made = weighted_by(made, one.profile, 1.0)
     return made
 
 
-def _large_together(made: Signal, signals: Sequence[Signal]) -> Signal:
+def _large_together(made: Signal, signals: Sequence[Signal], leaning: Leaning, more: float | None) -> Signal:
     """Returns a product whose squares are larger where its factors are large in the same samples."""
     sizes = [one.sizes for one in signals if one.sizes is not None]
     if not sizes:
         return made
     whole = product(sizes)
-    mean, *means = (log_mean(covariance(one, one), IN_PRODUCTS) for one in (whole, *sizes))
-    more = math.exp(mean - sum(means))
+    if more is None:
+        # Over what the mean would be if all were as uneven, and large in samples of their own.
+        unlike = sum(covariance(one, one) for one in sizes)
+        more = math.exp(log_mean(covariance(whole, whole), leaning) - log_mean(unlike, leaning))
     along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
     near = made.near and dataclasses.replace(made.near, same=more * made.near.same)
     return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole, near=near)
@@ -156,12 +164,12 @@ def chance_of_square(signal: Signal, shape: Shape) -> float:
     return 2 * max(averaged(multiplied([one, one]), sizes), 0.0)
 
 
-def mixed_sizes(signals: Sequence[Signal]) -> Sizes:
+def mixed_sizes(signals: Sequence[Signal], leaning: Leaning = SIGNALS) -> Sizes:
     """Returns the sizes of a sum of signals, by their second moments."""
     total = sum(one.second_moment for one in signals)
     if total <= 0:
         return {}
-    return of_sum([one.sizes or {} for one in signals], [one.second_moment / total for one in signals])
+    return of_sum([one.sizes or {} for one in signals], [one.second_moment / total for one in signals], leaning)
 
 
 def weighted_by(signal: Signal, profile: Sequence[Any], exponent: float) -> Signal:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from keras_autoinit.activations import activation
-from keras_autoinit.bending import activated, coherence, slope_power, within_pairs
+from keras_autoinit.bending import activated, coherence, larger_where, slope_power, steepness, within_pairs
 from keras_autoinit.signals import Signal, independent
+from keras_autoinit.sizes import SIGNALS
 
 DRAWS = 400_000
 
@@ -67,3 +68,49 @@ def test_a_pair_passes_on_twice_the_odd_part():
     odd = within_pairs(activation("relu"))
     z = np.linspace(-3, 3, 7)
     assert odd.function(z).tolist() == pytest.approx((z / np.sqrt(2)).tolist())
+
+
+def uneven(second_moment=1.0, **sizes):
+    return dataclasses.replace(independent((2, 4), second_moment), sizes=sizes)
+
+
+def test_what_a_function_makes_is_larger_in_samples_where_another_signal_is():
+    """A gate of samples whose logarithms vary by one, against what these make of the largest."""
+    source = np.random.default_rng(0)
+    sigmoid = activation("sigmoid")
+    gate, _ = activated(uneven(a=1.0), sigmoid)
+    assert larger_where(independent((2, 4)), {"a": 1.0}) is None
+    assert larger_where(gate, {"b": 1.0}) == 1.0
+    # Samples of a batch of 32, each of which has 1,024 numbers.
+    most, half = SIGNALS
+    lean = most / (1 + half) * source.normal(size=(400, 32))
+    logs = np.expm1(lean) * np.exp(-(lean**2) / 4)
+    logs = (logs - logs.mean(1, keepdims=True)) / logs.std(1, keepdims=True)
+    squares = np.exp(logs) / np.exp(logs).mean(1, keepdims=True)
+    made = (sigmoid.function(np.sqrt(squares)[..., None] * source.normal(size=(*squares.shape, 1024))) ** 2).mean(-1)
+    counts = np.exp(0.8 * logs)
+    found = (counts * made).sum(1) / counts.sum(1) / made.mean(1)
+    # Seven groups of samples stand for all.
+    assert larger_where(gate, {"a": 0.8}) - 1 == pytest.approx(np.mean(found) - 1, rel=0.15)
+
+
+def test_units_of_another_size_change_no_law_of_samples():
+    """Powers are those of one function at one size, however uneven samples are."""
+    alike = np.ones(4)
+    plain, profiled = uneven(a=1.4), uneven(a=1.4).with_profile(1, alike + np.array([0.3, 0.1, -0.1, -0.3]))
+    (one, back), (other, back_through) = (activated(signal, activation("sigmoid")) for signal in (plain, profiled))
+    assert other.second_moment == pytest.approx(one.second_moment, rel=0.01)
+    gradient = independent((2, 4))
+    assert back_through(gradient).second_moment == pytest.approx(back(gradient).second_moment, rel=0.02)
+
+
+@pytest.mark.parametrize(("name", "left"), [("relu", (0.0, 0.001)), ("swish", (0.005, 0.3))])
+def test_what_a_normalization_behind_takes_off_stays_off(name, left):
+    """A rectified signal that is larger is rectified as it was; what a swish makes of one bends otherwise."""
+    _, back = activated(independent((2, 4)), activation(name))
+    assert back(independent((2, 4))).radial == 1.0
+    low, high = left
+    assert low <= back(dataclasses.replace(independent((2, 4)), radial=0.0)).radial <= high
+    assert steepness(independent((2, 4))) == 1.0
+    assert steepness(come_back("swish")) > 1.2
+    assert steepness(come_back("relu")) == pytest.approx(1.0, abs=1e-3)

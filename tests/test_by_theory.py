@@ -230,6 +230,46 @@ def test_weights_that_a_batch_normalization_follows_are_small_enough_to_learn():
     assert second_moment(made) == pytest.approx(variance / (variance + 0.001), rel=0.05)
 
 
+def squeezed(gate, size=8, width=64):
+    """A convolution whose channels are let through by gates, one for each channel of a sample."""
+    inputs = keras.Input((size, size, width))
+    x = layers.Activation("swish")(layers.BatchNormalization()(layers.Conv2D(width, 1)(inputs)))
+    pooled = layers.GlobalAveragePooling2D(keepdims=True)(x)
+    hidden = layers.Conv2D(16, 1, activation="swish", name="squeeze")(pooled)
+    return keras.Model(inputs, layers.Conv2D(width, 1)(layers.Multiply()([x, gate(hidden)])))
+
+
+GATES = {
+    "inside the layer": lambda x: layers.Conv2D(64, 1, activation="sigmoid", name="excite")(x),
+    "written by hand": lambda x: layers.ReLU(6.0)(layers.Conv2D(64, 1, name="excite")(x) + 3.0) * (1 / 6),
+}
+
+
+@pytest.mark.parametrize("linear_start", [False, True])
+@pytest.mark.parametrize("gate", GATES)
+def test_gates_of_channels_start_nearly_even(gate, linear_start):
+    """Else samples get gates of their own by chance, and become of different size."""
+    model = squeezed(GATES[gate])
+    plan = AutoInit(Theory(linear_start=linear_start), seed=0).apply(model)
+    layer = model.get_layer("excite")
+    made = keras.ops.convert_to_numpy(keras.Model(model.inputs, layer.output)(normal((32, 8, 8, 64)), training=True))
+    logits = np.log(made / (1 - made)) if gate == "inside the layer" else made
+    # Sixteen hidden units that are nearly the same for all samples: five standard errors of their mean square.
+    assert second_moment(logits) == pytest.approx(0.1**2, rel=5 * math.sqrt(2 / 16))
+    assert plan["squeeze/kernel"].output_std > 0.3
+    if not linear_start:
+        assert "gates" in plan["excite/kernel"].reason
+
+
+def test_gates_of_single_entries_keep_unit_signals():
+    """Those of a gated linear unit are as many as what they let through."""
+    inputs = keras.Input((64,))
+    gate = layers.Dense(64, "sigmoid", name="gate")(inputs)
+    model = keras.Model(inputs, layers.Dense(8)(layers.Multiply()([layers.Dense(64, name="value")(inputs), gate])))
+    plan = AutoInit(Theory(linear_start=False), seed=0).plan(model)
+    assert "Unit second moment" in plan["gate/kernel"].reason
+
+
 @pytest.mark.parametrize("activation", [None, "softmax"])
 def test_what_few_dense_layers_say_of_classes_is_twice_a_unit_signal(activation):
     dense = [layers.Dense(256, "selu", name=f"dense{i}") for i in range(3)]

@@ -6,7 +6,7 @@ import keras
 import pytest
 from keras import layers, ops
 
-from keras_autoinit.compositions import composed_activation, composition_at
+from keras_autoinit.compositions import composed_activation, composition_at, raised_at
 from keras_autoinit.graphs import read
 
 
@@ -52,3 +52,30 @@ def test_what_is_no_function_of_one_tensor(function):
 
 def test_an_unknown_one_is_measured():
     assert found(lambda x: ops.maximum(x, 0.3 * x)).gain == pytest.approx(math.sqrt(2 / 1.09), rel=1e-5)
+
+
+def raised(function, width=4):
+    inputs = keras.Input((width,))
+    graph = read(keras.Model(inputs, layers.Dense(2)(function(inputs))))
+    return raised_at(graph, graph.inputs[0])
+
+
+def test_an_activation_of_a_signal_that_a_number_was_added_to_is_one_function():
+    whole = raised(lambda x: layers.ReLU(6.0)(x + 3.0) * (1 / 6))
+    assert [type(call.operation).__name__ for call in whole.calls] == ["Add", "ReLU", "Multiply"]
+    gate, values = composed_activation(whole), [-4.0, -1.0, 0.5, 4.0]
+    assert [float(gate.function(value)) for value in values] == pytest.approx([0.0, 1 / 3, 3.5 / 6, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x + 3.0,
+        layers.ReLU(6.0),
+        lambda x: ops.relu(x * 3.0),
+        lambda x: ops.relu(x + layers.Dense(4)(x)),
+        lambda x: ops.relu(x + 3.0) * x,
+    ],
+)
+def test_what_no_number_is_added_to_or_nothing_bends_is_none(function):
+    assert raised(function) is None

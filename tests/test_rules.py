@@ -15,6 +15,7 @@ from keras import layers, ops
 
 import keras_autoinit
 from keras_autoinit.averages import averaged
+from keras_autoinit.bending import steepness
 from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
 from keras_autoinit.prediction import Given, follow
@@ -257,8 +258,11 @@ def test_of_units_that_vary_little_epsilon_takes_more_off():
     (call,) = graph.calls_of(norm)
     values = measured(model, (6, 6, 512), training=True)
     # 512 kernels, whose shares of epsilon differ by a fifth: three standard errors.
-    found = follow(graph, Given()).signals[call.outputs[0]].second_moment
-    assert found == pytest.approx(np.mean(values**2), rel=3 * 0.2 / np.sqrt(512))
+    found = follow(graph, Given()).signals[call.outputs[0]]
+    assert found.second_moment == pytest.approx(np.mean(values**2), rel=3 * 0.2 / np.sqrt(512))
+    # And they stay so: of all units in rising order, the largest differ least.
+    units = np.sort(np.mean(values**2, axis=(0, 1, 2)))
+    assert found.profile[-1] == pytest.approx(units / units.mean(), abs=0.1)
 
 
 def test_a_border_is_less_faint_once_the_mean_is_off():
@@ -339,6 +343,64 @@ def test_stochastic_depth_drops_whole_samples():
     drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)
     _, _, signal = predicted(lambda x: drop(layers.ReLU()(x)), (4, 4, 64))
     assert signal.along[1] == pytest.approx(2 * signal.along[0], rel=1e-6)
+
+
+def of_two_parts(x, drop, width=128):
+    """A trunk, and a branch that samples are dropped from; and what makes of samples' sizes what is."""
+    branch = layers.Dense(width, name="branch")(layers.Activation("swish")(normalized(x)))
+    x = layers.Add(name="sum")([x, drop(branch)])
+    for _ in range(4):
+        x = layers.Activation("swish")(normalized(layers.Dense(width)(x)))
+    return x
+
+
+def test_samples_that_keep_their_branch_get_larger_gradients():
+    """A sample that is dropped is smaller from there on, and so is its gradient: more comes back to the others."""
+    rate, width = 0.3, 128
+    inputs, mask = keras.Input((width,)), keras.Input((1,))
+    whole = keras.Model(inputs, of_two_parts(inputs, layers.Dropout(rate, noise_shape=(None, 1))))
+    prediction = follow(graph := read(whole), Given())
+    places = {name: graph.calls_of(whole.get_layer(name))[0].outputs[0] for name in ("branch", "sum")}
+    assert any("dropped" in str(key) for key in prediction.signals[places["sum"]].sizes)
+    back = {name: prediction.gradients[number].second_moment for name, number in places.items()}
+    found = []
+    for seed in range(40):
+        keras.utils.set_random_seed(seed)
+        source = np.random.default_rng(seed)
+        model = keras.Model([inputs, mask], of_two_parts(inputs, lambda branch: layers.Multiply()([branch, mask])))
+        kept = (source.random((BATCH, 1)) > rate) / (1 - rate)
+        batch = [source.normal(size=(BATCH, width)).astype("float32"), kept.astype("float32")]
+        values = [gradients_at(name, model, batch, np.random.default_rng(seed))[1] for name in ("branch", "sum")]
+        found.append(values[0] / values[1])
+    assert back["branch"] / back["sum"] > 1.03 / (1 - rate)
+    error = 5 * np.std(found) / np.sqrt(len(found))
+    assert back["branch"] / back["sum"] == pytest.approx(np.mean(found), abs=error)
+
+
+@pytest.mark.parametrize(("name", "behind"), [("relu", "taps"), ("swish", "taps"), ("swish", "units")])
+def test_gradients_have_as_little_of_what_only_makes_channels_larger(name, behind):
+    """Behind a normalized depthwise convolution a channel's size changes nothing; behind a sum over units it may."""
+    first = layers.BatchNormalization(name="first", epsilon=1e-6)
+    mixing = layers.DepthwiseConv2D(3, padding="same") if behind == "taps" else layers.Conv2D(512, 1)
+    inputs = keras.Input((2, 2, 512))
+    # What comes in is white: rotated, it is what a convolution makes.
+    x = layers.Activation(name)(first(layers.Conv2D(512, 1)(inputs)))
+    model = keras.Model(inputs, layers.BatchNormalization(epsilon=1e-6)(mixing(x)))
+    source = np.random.default_rng(0)
+    batch = source.normal(size=(BATCH, 2, 2, 512)).astype("float32")
+    graph, made, back = read(model, batch, runnable=True), {}, {}
+    passed = forward(graph, batch, lambda call, outputs: made.update(zip(call.outputs, outputs)))
+    ends = [source.normal(size=tuple(one.shape)).astype("float32") for one in passed.outputs]
+    passed.back(ends, lambda call, gradients: back.update(zip(call.outputs, gradients)))
+    (call,) = graph.calls_of(first)
+    signal, gradient = (
+        keras.ops.convert_to_numpy(values[call.outputs[0]]).astype(np.float64).reshape(-1, 512)
+        for values in (made, back)
+    )
+    shares = (gradient * signal).sum(0) ** 2 / (gradient**2).sum(0) / (signal**2).sum(0) * len(signal)
+    told = follow(graph, Given()).gradients[call.outputs[0]]
+    # 512 squares of Gaussians, each of a mean: five standard errors.
+    assert told.radial * steepness(told) == pytest.approx(shares.mean(), abs=5 * shares.std() / np.sqrt(512) + 0.01)
 
 
 def test_queries_hear_nothing_of_what_all_keys_have_in_common():

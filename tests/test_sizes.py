@@ -14,14 +14,15 @@ from keras_autoinit.signals import independent
 from keras_autoinit.sizes import (
     BATCH,
     CHANCES,
-    LEANING,
+    SIGNALS,
     bounded,
     covariance,
     dominance,
     floored_power,
     log_mean,
     of_sum,
-    shift_where,
+    power_lost,
+    power_with,
     typical_batch,
 )
 from keras_autoinit.sums import blended, multiplied
@@ -42,20 +43,20 @@ def chances():
 
 def leaning(chance, variance):
     """Logarithms of this variance that lean to the right as they are said to."""
-    most, half = LEANING
-    lean = most * variance / (variance + half) / 6
-    return math.sqrt(variance / (1 + 2 * lean**2)) * (chance + lean * (chance**2 - 1))
+    most, half = SIGNALS
+    lean = most * variance / (variance + half)
+    raised = np.expm1(lean * chance) / lean * np.exp(-((lean * chance) ** 2) / 4)
+    return math.sqrt(variance) * (raised - raised.mean()) / raised.std()
 
 
 @pytest.mark.parametrize("variance", [0.0, 0.5, 4.0])
-def test_a_typical_batch_leans_the_more_the_further_it_is_spread(variance):
+def test_a_typical_batch_leans_the_more_the_further_it_is_spread(chances, variance):
     places, shares = typical_batch(variance)
     assert shares.sum() == pytest.approx(1.0)
     assert shares @ places == pytest.approx(0.0, abs=1e-12)
     assert shares @ places**2 == pytest.approx(1.0)
-    most, half = LEANING
-    law = most * variance / (variance + half)
-    # What is left of the tail in 32 samples at the quantiles, taken together in groups; the law is rounded to a tenth.
+    law = np.mean((leaning(chances["a"], variance) / math.sqrt(variance)) ** 3) if variance else 0.0
+    # What is left of the tail in 32 samples at the quantiles, taken together in groups.
     assert 0.7 * law - 1e-9 <= shares @ places**3 <= law + 0.05
 
 
@@ -68,19 +69,24 @@ def test_the_mean_of_a_batch_lies_between_that_of_half_of_all_and_that_of_all(ch
 
 
 def test_what_is_large_in_the_same_samples_is_larger_together(chances):
-    # Small enough that what leans does not matter.
     first, second = {"a": 0.4, "b": 0.15}, {"a": 0.25, "c": 0.2}
     one, other = (np.exp(drawn(sizes, chances)) for sizes in (first, second))
     ratios = (one * other).mean(1) / one.mean(1) / other.mean(1)
     signals = [dataclasses.replace(independent((2, 8)), sizes=sizes) for sizes in (first, second)]
-    assert multiplied(signals).second_moment == pytest.approx(np.median(ratios), rel=0.02)
-    shifts = (one * drawn(second, chances)).mean(1) / one.mean(1)
-    assert shift_where(second, first) == pytest.approx(np.median(shifts), rel=0.1)
+    # These do not lean.
+    assert multiplied(signals, (0.0, 1.0)).second_moment == pytest.approx(np.median(ratios), rel=0.02)
+    assert multiplied(signals, more=1.0).second_moment == pytest.approx(1.0)
+    slopes = np.polyfit(*(drawn(sizes, chances).ravel() for sizes in (first, second)), 1)
+    # Five standard errors of a slope.
+    assert power_with(first, second) == pytest.approx(slopes[0], abs=5 / math.sqrt(DRAWS * BATCH))
 
 
-@pytest.mark.parametrize("variance", [0.3, 2.0])
+@pytest.mark.parametrize("variance", [0.3, 1.4])
 def test_few_samples_outweigh_all_others(chances, variance):
-    sizes = np.exp(leaning(chances["a"], variance))
+    logs = leaning(chances["a"], variance)
+    # The variance that is told is that of a batch.
+    logs *= math.sqrt(variance) / logs.std(1, keepdims=True)
+    sizes = np.exp(logs)
     weight = (sizes**2).mean(1) / sizes.mean(1) ** 2
     # As above: the largest sample of a typical batch is the mean of those of all.
     assert np.median(weight) < dominance(variance) < np.mean(weight) * 1.1
@@ -96,14 +102,40 @@ def test_small_samples_are_so_no_more_where_the_same_is_added_to_all(chances, va
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
-def test_a_sum_is_as_uneven_as_its_parts_make_it(chances, share):
+def test_a_sum_goes_with_its_parts_as_straight_as_they_make_it(chances, share):
     first, second = {"a": 0.7, "b": 0.5}, {"a": 0.9, "c": 0.6}
     parts = [np.exp(drawn(one, chances) - covariance(one, one) / 2) for one in (first, second)]
-    logs = np.log(share * parts[0] + (1 - share) * parts[1])
-    found = of_sum([first, second], [share, 1 - share])
-    # Ten per cent are left of what a sum of log-normal numbers is not log-normal.
-    assert covariance(found, found) == pytest.approx(logs.var(), rel=0.1)
-    assert covariance(found, {"a": 1.0}) == pytest.approx(np.mean(logs * chances["a"]), rel=0.1)
+    logs = np.log(share * parts[0] + (1 - share) * parts[1]).ravel()
+    lines = np.stack([drawn(one, chances).ravel() for one in (first, second)], 1)
+    powers = np.linalg.lstsq(lines, logs - logs.mean())[0]
+    # These do not lean.
+    found = of_sum([first, second], [share, 1 - share], leaning=(0.0, 1.0))
+    # Seven groups of samples stand for all: where a part is small beside the other, its tail is coarse.
+    assert covariance(found, found) == pytest.approx((lines @ powers).var(), rel=0.1)
+    assert covariance(found, {"a": 1.0}) == pytest.approx(np.mean(lines @ powers * chances["a"].ravel()), rel=0.1)
+
+
+def test_a_part_that_few_samples_have_counts_for_less_than_its_share():
+    steady, uneven = {"a": 0.3}, {"b": 1.6}
+    found = of_sum([steady, uneven], [0.5, 0.5])
+    assert found["b"] / uneven["b"] < 0.4 < 0.6 < found["a"] / steady["a"]
+
+
+@pytest.mark.parametrize("together", [0.0, 0.5])
+def test_what_goes_as_the_signal_does_is_lost_where_both_are_large(chances, together):
+    """Of drawn gradients `g - c x (g x)`, the squares that are left in each sample."""
+    variance, share = 0.64, 0.02
+    logs = leaning(chances["a"], variance)
+    large, given = np.exp(logs), np.exp(together * logs)
+    large, given = large / large.mean(1, keepdims=True), given / given.mean(1, keepdims=True)
+    left = 1 - share * (2 * large / (given * large).mean(1, keepdims=True) - large / given)
+    slope = np.mean(np.log(left) * logs) / np.mean(logs**2)
+    signal = {"a": math.sqrt(variance)}
+    found = power_lost({"a": together * math.sqrt(variance)}, signal, share)
+    assert found < 0
+    # Seven groups of samples stand for all.
+    assert found == pytest.approx(slope, rel=0.2)
+    assert power_lost({"b": 1.0}, signal, 0.0) == 0
 
 
 def test_of_many_chances_the_largest_stand_for_all():
@@ -152,22 +184,27 @@ def test_an_activation_makes_samples_as_uneven_inside_a_layer_as_behind_it():
     assert covariance(found[0], found[0]) == pytest.approx(covariance(found[1], found[1]))
 
 
+def test_an_activation_makes_gradients_as_uneven_inside_a_layer_as_behind_it():
+    inputs = keras.Input((64,))
+    graphs = []
+    for inside in (True, False):
+        keras.utils.set_random_seed(0)
+        kernel = {"kernel_initializer": keras.initializers.Orthogonal(seed=0)}
+        hidden = stack(inputs, 2, 64)
+        made = layers.Dense(24, "sigmoid" if inside else None, **kernel)(hidden)
+        graphs.append(read(keras.Model(inputs, made if inside else layers.Activation("sigmoid")(made))))
+    inside, behind = (follow(graph, Given()).gradients[graph.calls[5].outputs[0]] for graph in graphs)
+    # Steeper in small samples: what comes back goes with how large they are.
+    assert len(inside.sizes) > 1
+    assert covariance(inside.sizes, inside.sizes) == pytest.approx(covariance(behind.sizes, behind.sizes), rel=1e-3)
+
+
 def test_a_normalization_written_by_hand_makes_samples_alike():
     inputs = keras.Input((64,))
     hidden = stack(inputs, 3, 64)
     scaled = hidden * keras.ops.rsqrt(keras.ops.mean(keras.ops.square(hidden), axis=-1, keepdims=True) + 1e-6)
     graph = read(keras.Model(inputs, scaled))
     assert not follow(graph, Given()).signals[graph.outputs[0]].sizes
-
-
-def test_samples_whose_branch_is_dropped_count_as_large_as_others():
-    """None is larger than a sample that keeps all its branches, and means lie with the largest."""
-    inputs = keras.Input((256,))
-    dropped = layers.Dropout(0.5, noise_shape=(None, 1), seed=0)(layers.Dense(256)(inputs))
-    graph = read(keras.Model(inputs, layers.Add()([inputs, dropped])))
-    signals = follow(graph, Given()).signals
-    (number,) = graph.outputs
-    assert signals[number].sizes.keys() <= {("input", graph.inputs[0]), *signals[graph.calls[0].outputs[0]].sizes}
 
 
 def test_few_outputs_get_gradients_of_uneven_size():
@@ -179,7 +216,7 @@ def test_few_outputs_get_gradients_of_uneven_size():
 
 
 def test_signals_side_by_side_count_by_how_much_of_the_whole_they_are():
-    few, many = (dataclasses.replace(independent((2, 8)), sizes={key: 1.0}) for key in ("few", "many"))
+    few, many = (dataclasses.replace(independent((2, 8)), sizes={key: 0.02}) for key in ("few", "many"))
     sizes = blended([few, many], [0.125, 0.875]).sizes
     assert sizes["many"] / sizes["few"] == pytest.approx(7)
 

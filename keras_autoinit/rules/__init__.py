@@ -13,7 +13,17 @@ from typing import Any
 import keras
 
 from keras_autoinit.graphs import keep_whole
-from keras_autoinit.rules import largest, linear, normalizations, pooling, products, recurrent, shapes, written
+from keras_autoinit.rules import (
+    dropping,
+    largest,
+    linear,
+    normalizations,
+    pooling,
+    products,
+    recurrent,
+    shapes,
+    written,
+)
 from keras_autoinit.rules.base import OPERATIONS, Backward, Context, Effect, Gradients, Weights, layer_rule, scale
 from keras_autoinit.rules.elementwise import activation
 from keras_autoinit.rules.measured import measure
@@ -22,7 +32,7 @@ from keras_autoinit.signals import Signal
 __all__ = ["Backward", "Context", "Effect", "Gradients", "Weights", "apply_rule", "register_rule"]
 
 # Importing a family registers its rules.
-_FAMILIES = (largest, linear, normalizations, pooling, products, recurrent, shapes, written)
+_FAMILIES = (dropping, largest, linear, normalizations, pooling, products, recurrent, shapes, written)
 
 UserRule = Callable[..., Any]
 # Whose errors are theirs.

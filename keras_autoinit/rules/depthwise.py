@@ -32,6 +32,7 @@ def channel_by_channel(context: Context, effect: Effect) -> Effect:
     if channels is None or effect.before is None:
         return effect
     unit = unit_axis(context.layer) % len(shape)
+    linear = effect.outputs[0] is effect.before
 
     def with_channels(made: Signal) -> Signal:
         sizes = with_chance(context.signal.sizes or {}, (id(context.call), "channels"), channels.chance / shape[unit])
@@ -40,10 +41,12 @@ def channel_by_channel(context: Context, effect: Effect) -> Effect:
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
         (back,) = effect.backward((scale(gradient, returned(gradient, unit, channels.returned)),))
+        # What only makes a channel's entries larger does the same to what it makes.
+        back = back and dataclasses.replace(back, radial=gradient.radial if gradient and linear else 1.0)
         return (back and gradient and _steered(back, gradient, context, channels),)
 
     before = with_channels(effect.before)
-    outputs = (before,) if effect.outputs[0] is effect.before else effect.outputs
+    outputs = (before,) if linear else effect.outputs
     return dataclasses.replace(effect, outputs=outputs, before=before, backward=backward)
 
 
@@ -59,8 +62,9 @@ def _steered(back: Signal, gradient: Signal, context: Context, channels: Channel
     what stands where entries are large, itself and the neighbours that the windows meet.
     """
     more = gradient.steered / gradient.second_moment * channels.together if gradient.second_moment > 0 else 0.0
-    grown = scale(back, 1 + max(more, 0.0))
-    assert grown is not None
+    scaled = scale(back, 1 + max(more, 0.0))
+    assert scaled is not None
+    grown = dataclasses.replace(scaled, radial=back.radial)
     if context.signal.bent is None:
         return grown
     return dataclasses.replace(grown, tilt=_tilt(gradient, context, channels, max(more, 0.0)))
@@ -83,7 +87,8 @@ def _tilt(gradient: Signal, context: Context, channels: Channels, more: float) -
         around = (alike * (polynomials @ (weights * squares))) @ polynomials
         mean, variance = (float(f"{one:.2g}") for one in (made.mean, made.variance))
         tilt *= np.interp(squares, SQUARES, slope_beside(steeper, mean, variance, channels.parts))
-        tilt *= np.maximum(around, FAINT) ** (power * (1 - float(np.mean(channels.parts))))
+        share = float(np.mean([share for share, _ in channels.parts]))
+        tilt *= np.maximum(around, FAINT) ** (power * (1 - share))
     # Of what comes back, that much more goes with the squares themselves.
     return (tilt / (weights @ tilt) + more * squares) / (1 + more)
 

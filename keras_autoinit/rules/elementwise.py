@@ -13,7 +13,7 @@ import numpy as np
 
 from keras_autoinit.activations import Activation
 from keras_autoinit.axes import aligned, summed_back
-from keras_autoinit.bending import activated
+from keras_autoinit.bending import activated, larger_where
 from keras_autoinit.graphs import activation_of
 from keras_autoinit.rectified import RELU, Law, law_of_all, rectified
 from keras_autoinit.responses import chance_of
@@ -28,8 +28,8 @@ from keras_autoinit.rules.base import (
     scale,
     scaled,
 )
-from keras_autoinit.signals import Near, Shape, Signal, constant, independent
-from keras_autoinit.sizes import Sizes, with_chance
+from keras_autoinit.signals import Shape, Signal, constant, independent
+from keras_autoinit.sizes import GRADIENTS, Sizes, covariance, with_chance
 from keras_autoinit.sums import added, blended, chance_between, mixed_sizes, multiplied
 
 # What a model does to its inputs itself, to numbers that whoever built it knew.
@@ -264,18 +264,29 @@ def divide(context: Context) -> Effect:
 def _product(context: Context, operands: list[Operand]) -> Effect:
     shape = context.shape_out()
     parts = [_sized(aligned(one.signal, one.shape, shape)) for one in operands]
+    sources = [one.signal for one in operands]
 
     def backward(gradients: Gradients) -> Gradients:
         if gradients[0] is None:
             return (None,) * len(context.call.inputs)
-        found = []
+        gradient, found = _sized(gradients[0]), []
         for index, number in enumerate(context.call.inputs):
-            others = [part for one, part in zip(operands, parts) if one.number != number]
-            product = multiplied([_sized(gradients[0]), *others])
+            others = [place for place, one in enumerate(operands) if one.number != number]
+            # What a gradient has come back through has not made it.
+            more = _larger_together([dataclasses.replace(gradient, bent=None), *[sources[place] for place in others]])
+            product = multiplied([gradient, *[parts[place] for place in others]], GRADIENTS, more)
             found.append(_to(product, shape, context.shape_in(index)))
         return tuple(found)
 
-    return Effect((multiplied(parts),), backward)
+    return Effect((multiplied(parts, more=_larger_together(sources)),), backward)
+
+
+def _larger_together(factors: list[Signal]) -> float | None:
+    """Returns how much larger a product of two is for one going with the other, if what made the more even is known."""
+    if len(factors) != 2:
+        return None
+    even, uneven = sorted(factors, key=lambda one: covariance(one.sizes or {}, one.sizes or {}))
+    return larger_where(even, uneven.sizes or {})
 
 
 def _sized(signal: Signal) -> Signal:
@@ -353,49 +364,6 @@ def _scales_inputs(context: Context, number: int) -> bool:
     while (maker := context.graph.maker(number)) is not None and isinstance(maker.operation, SCALINGS):
         number = maker.inputs[0]
     return number in context.graph.inputs
-
-
-@for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
-def dropout(context: Context) -> Effect:
-    """Drops entries in training and enlarges the others: the second moment grows, the agreement stays.
-
-    Where whole samples are dropped, the others are not counted as larger than they: means, of gradients above all,
-    lie with the largest samples, and none is larger than one that keeps all its branches.
-    """
-    rate = float(context.layer.rate)
-    growth = 1 / (1 - rate)
-    rank = len(context.signal.along)
-    shape = tuple(getattr(context.layer, "noise_shape", None) or ())
-    # One draw for all entries of an axis: of positions, or of whole samples, as in stochastic depth.
-    spatial = type(context.layer).__name__.startswith("Spatial")
-    together = [axis for axis in range(1, rank) if (spatial and axis < rank - 1) or shape[axis : axis + 1] == (1,)]
-
-    def dropped(signal: Signal | None) -> Signal | None:
-        if signal is None:
-            return None
-        along = tuple(growth * value if axis in together else value for axis, value in enumerate(signal.along))
-        made = Signal(signal.second_moment * growth, signal.mean, along, profile=signal.profile, apart=signal.apart)
-        near = signal.near and _dropped_near(signal.near, growth, set(signal.near.axes) <= set(together))
-        return dataclasses.replace(made, patterns=signal.patterns, near=near)
-
-    made = dropped(context.signal)
-    assert made is not None
-    return Effect((made,), lambda gradients: (dropped(gradients[0]),))
-
-
-def _dropped_near(near: Near, growth: float, together: bool) -> Near:
-    """Returns how far neighbours agree where entries, or all positions of a sample together, are dropped."""
-    same = growth * near.same if together else near.same.copy()
-    same.ravel()[0] = growth * near.same.ravel()[0]
-    return dataclasses.replace(near, same=same)
-
-
-@for_layers("GaussianNoise")
-def noise(context: Context) -> Effect:
-    """Adds noise in training."""
-    signal = context.signal
-    made = Signal(signal.second_moment + float(context.layer.stddev) ** 2, signal.mean, signal.along)
-    return Effect((made,), lambda gradients: gradients)
 
 
 for_layers("ActivityRegularization", "AlphaDropout", "Identity", "Masking")(same)

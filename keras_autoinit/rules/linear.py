@@ -122,14 +122,16 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
     makes_pairs = context.weights.mirrored(context.layer, slot).makes
 
     def backward(gradients: Gradients) -> Gradients:
-        gradient = back(gradients[0])
+        bent = gradient = back(gradients[0])
         if gradient is not None and makes_pairs:
             gradient = gradient.times(math.sqrt(coherence(gradient)))
         if gradient is not None and through is not None:
             gradient = scale(gradient, returned(gradient, unit, through))
         if gradient is not None and names is not None:
             return (_renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0]),)
-        return (back_through_windows(_back(gradient, power * growth, unit, rank), taps),)
+        mixed = back_through_windows(_back(gradient, power * growth, unit, rank), taps)
+        # The layer's own activation is less steep in some samples than in others.
+        return (mixed and bent and dataclasses.replace(mixed, sizes=bent.sizes),)
 
     return Effect((after,), backward, before)
 

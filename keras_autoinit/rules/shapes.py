@@ -240,11 +240,12 @@ def pad(context: Context) -> Effect:
     )
 
     def backward(gradients: Gradients) -> Gradients:
-        gradient = gradients[0]
+        gradient = given_back = gradients[0]
         for axis, (before, after) in enumerate(zeros):
             if before or after:
                 gradient = part_of(gradient, axis, before, before + given[axis])
-        return (gradient,)
+        # Where there are zeros, there is nothing that the gradient could go with.
+        return (gradient and given_back and dataclasses.replace(gradient, radial=given_back.radial),)
 
     return Effect((thin,), backward)
 
