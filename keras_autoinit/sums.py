@@ -167,7 +167,8 @@ def chance_of_square(signal: Signal, shape: Shape) -> float:
 def mixed_sizes(signals: Sequence[Signal], leaning: Leaning = SIGNALS) -> Sizes:
     """Returns the sizes of a sum of signals, by their second moments."""
     total = sum(one.second_moment for one in signals)
-    if total <= 0:
+    # Of what grows beyond all bounds, no part has a share.
+    if not 0 < total < math.inf:
         return {}
     return of_sum([one.sizes or {} for one in signals], [one.second_moment / total for one in signals], leaning)
 

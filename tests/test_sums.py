@@ -1,11 +1,22 @@
 """Sums, products and mixtures of signals against those of random numbers."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from keras_autoinit.signals import Signal, independent
 from keras_autoinit.sizes import BATCH
-from keras_autoinit.sums import added, blended, chance_between, chance_of_square, multiplied, side_by_side, weighted_by
+from keras_autoinit.sums import (
+    added,
+    blended,
+    chance_between,
+    chance_of_square,
+    mixed_sizes,
+    multiplied,
+    side_by_side,
+    weighted_by,
+)
 
 SAMPLES, POSITIONS, UNITS = 40, 30, 200
 SHARED = 0.5
@@ -86,3 +97,9 @@ def test_one_draw_of_few_units_is_uneven_by_chance():
     uneven = (batch**2).mean((1, 2)).var()
     found = chance_of_square(Signal(1.0, 0.0, (0.5, 0.0)), (None, units))
     assert found == pytest.approx(uneven, rel=5 * np.sqrt(2 / 4000))
+
+
+@pytest.mark.parametrize("whole", [0.0, np.inf])
+def test_of_nothing_and_of_what_has_no_bounds_no_part_has_a_share(whole):
+    parts = [dataclasses.replace(independent((2, 8), whole), sizes={key: 1.0}) for key in "ab"]
+    assert mixed_sizes(parts) == {}
