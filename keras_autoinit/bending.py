@@ -127,10 +127,7 @@ def within_pairs(function: Activation) -> Activation:
 
 def _steeper(given: Any, sizes: Sizes, gradient: Sizes, uneven: float) -> float:
     """Returns how much steeper a function is in samples where the gradient is large."""
-    power = round(power_with(sizes, gradient), 2) if uneven > EVEN else 0.0
-    if not power:
-        return 1.0
-    return respond_unevenly(*given, uneven, power).slope / max(respond_unevenly(*given, uneven).slope, 1e-300)
+    return _where_large(given, sizes, gradient, uneven, "slope")
 
 
 def larger_where(signal: Signal, others: Sizes) -> float | None:
@@ -142,12 +139,17 @@ def larger_where(signal: Signal, others: Sizes) -> float | None:
         return None
     function, source = signal.bent
     sizes = source.sizes or {}
-    uneven = float(f"{covariance(sizes, sizes):.2g}")
+    given = (function, source.mean, source.variance, source.channels)
+    return _where_large(given, sizes, others, float(f"{covariance(sizes, sizes):.2g}"), "second_moment")
+
+
+def _where_large(given: Any, sizes: Sizes, others: Sizes, uneven: float, name: str) -> float:
+    """Returns one of a function's moments over samples by how large others are there, over that of all."""
     power = round(power_with(sizes, others), 2) if uneven > EVEN else 0.0
     if not power:
         return 1.0
-    given = (function, source.mean, source.variance, source.channels, uneven)
-    return respond_unevenly(*given, power).second_moment / max(respond_unevenly(*given).second_moment, 1e-300)
+    counted, whole = respond_unevenly(*given, uneven, power), respond_unevenly(*given, uneven)
+    return float(getattr(counted, name) / max(getattr(whole, name), 1e-300))
 
 
 def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: Activation) -> Any:

@@ -184,14 +184,15 @@ def test_an_activation_makes_samples_as_uneven_inside_a_layer_as_behind_it():
     assert covariance(found[0], found[0]) == pytest.approx(covariance(found[1], found[1]))
 
 
-def test_an_activation_makes_gradients_as_uneven_inside_a_layer_as_behind_it():
+@pytest.mark.parametrize("dense", [layers.Dense, lambda *a, **k: layers.EinsumDense("ab,bc->ac", *a, **k)])
+def test_an_activation_makes_gradients_as_uneven_inside_a_layer_as_behind_it(dense):
     inputs = keras.Input((64,))
     graphs = []
     for inside in (True, False):
         keras.utils.set_random_seed(0)
         kernel = {"kernel_initializer": keras.initializers.Orthogonal(seed=0)}
         hidden = stack(inputs, 2, 64)
-        made = layers.Dense(24, "sigmoid" if inside else None, **kernel)(hidden)
+        made = dense(24, activation="sigmoid" if inside else None, **kernel)(hidden)
         graphs.append(read(keras.Model(inputs, made if inside else layers.Activation("sigmoid")(made))))
     inside, behind = (follow(graph, Given()).gradients[graph.calls[5].outputs[0]] for graph in graphs)
     # Steeper in small samples: what comes back goes with how large they are.

@@ -128,8 +128,9 @@ def _mixed(context: Context, slot: Slot, names: tuple[str, str] | None, taps: di
         if gradient is not None and through is not None:
             gradient = scale(gradient, returned(gradient, unit, through))
         if gradient is not None and names is not None:
-            return (_renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0]),)
-        mixed = back_through_windows(_back(gradient, power * growth, unit, rank), taps)
+            mixed: Signal | None = _renamed(gradient.times(math.sqrt(power * growth)), names[1], names[0])
+        else:
+            mixed = back_through_windows(_back(gradient, power * growth, unit, rank), taps)
         # The layer's own activation is less steep in some samples than in others.
         return (mixed and bent and dataclasses.replace(mixed, sizes=bent.sizes),)
 

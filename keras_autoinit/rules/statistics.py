@@ -50,7 +50,7 @@ class Statistics:
         """Returns the normalized signal, the axis of units that have a scale each, and the factor on their squares."""
         if signal.joined is not None and signal.joined[0] not in self.sizes:
             return self._applied_each(*signal.joined)
-        signal = dataclasses.replace(signal, apart=signal.pairs[len(signal.along) :])
+        signal = dataclasses.replace(signal, apart=_apart(signal))
         centre = _centre(signal, self.sizes, self.whole) if self.centred else signal.times(0.0)
         variance = max(signal.second_moment - centre.second_moment, 0.0)
         # Each unit has a scale of its own, if it is not among what is averaged over.
@@ -112,7 +112,7 @@ class Statistics:
             passed,
             steered=gradient.steered * float(np.mean(factors)),
             bent=gradient.bent,
-            sizes=_evened(gradient, made, lost, radial) if by_batch else gradient.sizes,
+            sizes=_sizes_left(gradient, made, lost, radial) if by_batch else gradient.sizes,
             radial=0.0 if by_batch else 1.0,
         )
 
@@ -242,7 +242,7 @@ def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
     return gradient.times(math.sqrt(float(factors.mean()))).with_profile(axis, factors / factors.mean())
 
 
-def _evened(gradient: Signal, made: Signal, lost: Signal, radial: float) -> Sizes | None:
+def _sizes_left(gradient: Signal, made: Signal, lost: Signal, radial: float) -> Sizes | None:
     """Returns a gradient's sizes behind a normalization by the batch.
 
     Once the mean over all samples is off, small ones have lost what large ones have; and what goes as the signal does
