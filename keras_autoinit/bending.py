@@ -16,17 +16,20 @@ from keras_autoinit.responses import (
     Response,
     powers_of,
     radial_growth,
+    radial_of_mean,
     radial_share,
     respond,
     respond_unevenly,
     slope_where,
 )
 from keras_autoinit.signals import Near, Signal, evened, fainter, powers_at
-from keras_autoinit.sizes import Sizes, covariance, power_with, product, to_power
+from keras_autoinit.sizes import Sizes, law_of, law_with, power_with, product, shift, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
 # Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
-EVEN = 0.01
+EVEN = law_with(0.01)
+# Places in what `powers_of` returns.
+SQUARE, SLOPE = 0, 1
 
 
 def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[Signal | None], Signal | None]]:
@@ -39,7 +42,7 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
         return _each_activated(*signal.joined, function)
     channels = signal.channels
     sizes = signal.sizes or {}
-    uneven = float(f"{covariance(sizes, sizes):.2g}")
+    uneven = law_of(sizes)
     given = (function, signal.mean, signal.variance, channels)
     response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
     # Powers to three digits: signals that are nearly alike, as behind normalizations, share them.
@@ -70,13 +73,21 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             slope *= slope_where(function, signal.mean, signal.variance, gradient.tilt, channels) / max(
                 respond(*given).slope, 1e-300
             )
-        slope *= _steeper(given, sizes, gradient.sizes or {}, uneven)
+        slope *= _where_large(signal, function, gradient.sizes or {}, SLOPE)
         grown = slope / response.slope if response.slope > 0 else 1.0
-        slopes = zip(gradient.along, correlations)
+        ranks = len(gradient.along)
+        own, other = (
+            tuple(v * response.slope_covariance(_correlation(signal, c)) * grown for v, c in zip(*several))
+            for several in (
+                (gradient.along, signal.along),
+                (gradient.pairs[ranks:] if gradient.apart else (), signal.pairs[ranks:]),
+            )
+        )
         passed = Signal(
             gradient.second_moment * slope,
             0.0,
-            tuple(v * response.slope_covariance(c) * grown for v, c in slopes),
+            own,
+            apart=other,
             profile=gradient.profile,
             sizes=product([gradient.sizes or {}, to_power(sizes, steeper)]),
             radial=gradient.radial + (1 - gradient.radial) * radial_share(*rounded),
@@ -98,6 +109,14 @@ def steepness(gradient: Signal) -> float:
         return 1.0
     function, signal = gradient.bent
     return radial_growth(function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), signal.channels)
+
+
+def steepness_of_mean(gradient: Signal) -> float:
+    """Returns the same of what all entries of a gradient have in common."""
+    if gradient.bent is None:
+        return 0.0
+    function, signal = gradient.bent
+    return radial_of_mean(function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), signal.channels)
 
 
 def coherence(gradient: Signal) -> float:
@@ -125,11 +144,6 @@ def within_pairs(function: Activation) -> Activation:
     return Activation(f"odd part of {function}", (), lambda z: (f(z) - f(-z)) / math.sqrt(2), function.known)
 
 
-def _steeper(given: Any, sizes: Sizes, gradient: Sizes, uneven: float) -> float:
-    """Returns how much steeper a function is in samples where the gradient is large."""
-    return _where_large(given, sizes, gradient, uneven, "slope")
-
-
 def larger_where(signal: Signal, others: Sizes) -> float | None:
     """Returns how much larger the squares of what a function has made are in samples where others are large.
 
@@ -138,17 +152,24 @@ def larger_where(signal: Signal, others: Sizes) -> float | None:
     if signal.bent is None:
         return None
     function, source = signal.bent
-    sizes = source.sizes or {}
-    given = (function, source.mean, source.variance, source.channels)
-    return _where_large(given, sizes, others, float(f"{covariance(sizes, sizes):.2g}"), "second_moment")
+    return _where_large(source, function, others, SQUARE)
 
 
-def _where_large(given: Any, sizes: Sizes, others: Sizes, uneven: float, name: str) -> float:
+def _where_large(signal: Signal, function: Activation, others: Sizes, moment: int) -> float:
     """Returns one of a function's moments over samples by how large others are there, over that of all."""
-    power = round(power_with(sizes, others), 2) if uneven > EVEN else 0.0
+    sizes = signal.sizes or {}
+    uneven = law_of(sizes)
+    if uneven <= EVEN:
+        # So little of a power is a straight line.
+        rounded = (float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"))
+        power = powers_of(function, *rounded, signal.channels, EVEN)[moment] if uneven.variance else 0.0
+        return math.exp(power * shift(sizes, others))
+    power = round(power_with(sizes, others), 2)
     if not power:
         return 1.0
-    counted, whole = respond_unevenly(*given, uneven, power), respond_unevenly(*given, uneven)
+    given = (function, signal.mean, signal.variance, signal.channels, uneven)
+    counted, whole = (respond_unevenly(*given, *more) for more in ((power,), ()))
+    name = ("second_moment", "slope")[moment]
     return float(getattr(counted, name) / max(getattr(whole, name), 1e-300))
 
 

@@ -12,6 +12,7 @@ from keras_autoinit.plans import Decision
 from keras_autoinit.prediction import Prediction
 from keras_autoinit.responses import chance_of, powers_of
 from keras_autoinit.signals import Signal
+from keras_autoinit.sizes import law_with
 from keras_autoinit.solving import Solver
 from keras_autoinit.sums import chance_of_square
 
@@ -20,7 +21,7 @@ ALARMING = 1e4
 # A spread that may be off by more, at two standard errors and in logarithms of two, is worth one too.
 UNSURE = 0.5
 # Over so little of a logarithm a function's power is that at one size.
-SMALL = 0.01
+SMALL = law_with(0.01)
 
 MIMETIC = (
     "Attention that looks at what is alike hands on more of it, and takes it off its trunk: gradients are not "

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.activations import Activation
-from keras_autoinit.sizes import log_mean, typical_batch
+from keras_autoinit.sizes import Law, log_mean, straight
 
 # Fine enough that a kink between two nodes shifts no moment by more than 1e-4.
 NODES = 1601
@@ -96,7 +96,7 @@ def respond(function: Activation, mean: float, variance: float, channels: Any = 
 
 @functools.lru_cache(maxsize=4096)
 def respond_unevenly(
-    function: Activation, mean: float, variance: float, channels: Any, uneven: float, power: float = 0.0
+    function: Activation, mean: float, variance: float, channels: Any, uneven: Law, power: float = 0.0
 ) -> Response:
     """Integrates an activation against Gaussians of which some are larger than others.
 
@@ -105,11 +105,10 @@ def respond_unevenly(
         mean: the mean of all.
         variance: that of all.
         channels: what has made a signal that is no Gaussian, but a function of one.
-        uneven: the variance of the logarithm of their squares.
+        uneven: the law of the logarithms of their squares.
         power: of their squares, with which they count.
     """
-    places, shares = typical_batch(uneven)
-    logs = math.sqrt(uneven) * places
+    logs, shares = uneven.batch()
     found = _responses(function, mean, variance, channels, logs - log_mean(uneven))
     counts = shares * np.exp(power * logs)
     counts /= counts.sum()
@@ -140,15 +139,14 @@ def _responses(
 
 @functools.lru_cache(maxsize=1024)
 def powers_of(
-    function: Activation, mean: float, variance: float, channels: Any, uneven: float
+    function: Activation, mean: float, variance: float, channels: Any, uneven: Law
 ) -> tuple[float, float, float]:
     """Returns the powers of a sample's square with which what is made of it goes: its square, the slope's, its mean."""
-    places, shares = typical_batch(uneven)
-    found = _responses(function, mean, variance, channels, math.sqrt(uneven) * places - log_mean(uneven))
+    logs, _ = uneven.batch()
+    found = _responses(function, mean, variance, channels, logs - log_mean(uneven))
 
     def power(several: list[float]) -> float:
-        straight = float((shares * places) @ np.log(np.maximum(several, 1e-300)))
-        return straight / math.sqrt(uneven) if min(several) > 0 else 0.0
+        return straight(uneven, np.maximum(several, 1e-300)) if min(several) > 0 else 0.0
 
     several = ([one.second_moment for one in found], [one.slope for one in found], [abs(one.mean) for one in found])
     return power(several[0]), power(several[1]), power(several[2])
@@ -182,6 +180,14 @@ def radial_growth(function: Activation, mean: float, variance: float, channels: 
 
 
 @functools.lru_cache(maxsize=1024)
+def radial_of_mean(function: Activation, mean: float, variance: float, channels: Any) -> float:
+    """Returns `(E f' z)^2 / (E f')^2`: with `radial_growth`'s `z`, of a gradient that is the same for all entries."""
+    made, slopes, counts = _radially(function, mean, variance, channels)
+    even = (counts @ slopes) ** 2
+    return float((counts @ (slopes * made)) ** 2 / even) if even > FLAT * (counts @ slopes**2) else 0.0
+
+
+@functools.lru_cache(maxsize=1024)
 def radial_share(function: Activation, mean: float, variance: float, channels: Any) -> float:
     """Returns how much of `f' z` does not go with `f`: nothing of a rectifier's."""
     made, slopes, counts = _radially(function, mean, variance, channels)
@@ -199,6 +205,8 @@ def _radially(function: Activation, mean: float, variance: float, channels: Any)
     return (law[1:] + law[:-1]) / 2, slopes, counts
 
 
+# Of slopes whose mean is less of their spread, nothing is left of what is the same everywhere.
+FLAT = 1e-3
 # Squares of one term, over their mean, at which what it does to a slope is looked up.
 SQUARES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 

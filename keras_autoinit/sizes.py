@@ -15,7 +15,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +39,39 @@ FINE = 0.02
 CHANCES = (128, 256)
 
 
+@dataclass(frozen=True)
+class Dropped:
+    """A chance that is no Gaussian: some samples are dropped, and none is larger than those that are not.
+
+    Its values are by how much the logarithm of a sample that is kept is larger.
+
+    Attributes:
+        call: by which samples are dropped.
+        rate: the share of samples that are.
+    """
+
+    call: int
+    rate: float
+
+    @property
+    def variance(self) -> float:
+        """That of the logarithms, for a value of one."""
+        return self.rate * (1 - self.rate)
+
+    def together(self, first: float, second: float) -> float:
+        """Returns the logarithm of how much larger a product is for both factors being small in the same samples."""
+        return self._log_mean(first + second) - self._log_mean(first) - self._log_mean(second)
+
+    def shift(self, larger: float, counted: float) -> float:
+        """Returns how much larger a mean logarithm is once those count less that are dropped."""
+        left = self.rate * math.exp(-counted)
+        return larger * (self.rate - left / (left + 1 - self.rate))
+
+    def _log_mean(self, larger: float) -> float:
+        """Returns the logarithm of the mean over samples, relative to those that are kept."""
+        return math.log1p(self.rate * math.expm1(-larger))
+
+
 def covariance(first: Sizes, second: Sizes) -> float:
     """Returns the covariance of two logarithms.
 
@@ -44,20 +79,84 @@ def covariance(first: Sizes, second: Sizes) -> float:
         >>> covariance({"input": 0.5}, {"input": 0.2, "mixed": 1.0})
         0.1
     """
-    if first is second:
-        return sum([value * value for value in first.values()])
-    return sum([value * second.get(key, 0.0) for key, value in first.items()])
+    return sum(
+        [
+            (key.variance if type(key) is Dropped else 1.0) * value * second.get(key, 0.0)
+            for key, value in first.items()
+        ]
+    )
 
 
-def typical_batch(variance: float, leaning: Leaning = SIGNALS) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the logarithms of a batch's samples, in spreads, and their shares: extreme ones alone, others grouped.
+def together(first: Sizes, second: Sizes) -> float:
+    """Returns the logarithm of how much larger a product's mean is for both factors going together.
 
-    Args:
-        variance: of the logarithms.
-        leaning: how much they lean to the right.
+    Of Gaussians that is their covariance. Where samples are dropped it has a bound.
     """
+    return sum(
+        [
+            key.together(value, second.get(key, 0.0)) if type(key) is Dropped else value * second.get(key, 0.0)
+            for key, value in first.items()
+        ]
+    )
+
+
+def shift(sizes: Sizes, others: Sizes) -> float:
+    """Returns how much larger the mean logarithm of sizes is in samples where others are large, by how large these are.
+
+    Of Gaussians that is their covariance, too.
+    """
+    return sum(
+        [
+            key.shift(value, others.get(key, 0.0)) if type(key) is Dropped else value * others.get(key, 0.0)
+            for key, value in sizes.items()
+        ]
+    )
+
+
+def variance_of(sizes: Sizes) -> float:
+    """Returns the variance of a logarithm."""
+    return covariance(sizes, sizes)
+
+
+def split(sizes: Sizes) -> tuple[Sizes, Sizes]:
+    """Returns the chances that are Gaussian, and those by which some samples are dropped."""
+    dropped = {key: value for key, value in sizes.items() if type(key) is Dropped}
+    return ({key: value for key, value in sizes.items() if key not in dropped} if dropped else sizes), dropped
+
+
+class Law(NamedTuple):
+    """How the logarithms of a batch's samples are distributed.
+
+    Attributes:
+        variance: theirs.
+        lean: to the right: a third of their skewness, nearly.
+    """
+
+    variance: float
+    lean: float
+
+    def batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a batch's logarithms, and their shares: extreme samples alone, others grouped."""
+        places, shares = _batch(self.lean)
+        return math.sqrt(self.variance) * places, shares
+
+
+def law_with(variance: float, leaning: Leaning = SIGNALS) -> Law:
+    """Returns the law of logarithms with this variance, if no samples are dropped."""
     most, half = leaning
-    return _batch(round(most * variance / (variance + half) / FINE) * FINE)
+    return Law(variance, round(most * variance / (variance + half) / FINE) * FINE)
+
+
+def law_of(sizes: Sizes, leaning: Leaning = SIGNALS) -> Law:
+    """Returns the law of sizes, rounded so that many have the same."""
+    gaussian, dropped = split(sizes)
+    alone = float(f"{variance_of(gaussian):.2g}")
+    law = law_with(alone, leaning)
+    if not dropped:
+        return law
+    # Samples that are dropped would lean to the left; what is made of them does less and less, and counts as even.
+    variance = float(f"{alone + variance_of(dropped):.2g}")
+    return Law(variance, round(law.lean * (alone / variance) ** 1.5 / FINE) * FINE) if variance > 0 else law
 
 
 def gaussian_places(count: int) -> np.ndarray:
@@ -68,7 +167,7 @@ def gaussian_places(count: int) -> np.ndarray:
 @functools.cache
 def _batch(leaning: float) -> tuple[np.ndarray, np.ndarray]:
     places = gaussian_places(BATCH)
-    if leaning > 0:
+    if leaning:
         # Tukey's g-and-h distributions: skewed by `g`, and of shorter tails by `h = -g^2 / 2`.
         raised = leaning * places
         places = np.expm1(raised) / leaning * np.exp(-(raised**2) / 4)
@@ -77,28 +176,28 @@ def _batch(leaning: float) -> tuple[np.ndarray, np.ndarray]:
     return groups / math.sqrt(np.array(GROUPS) @ groups**2 / BATCH), np.array(GROUPS) / BATCH
 
 
-def log_mean(variance: float, leaning: Leaning = SIGNALS) -> float:
-    """Returns the logarithm of a batch's mean, of numbers whose logarithms have mean zero and this variance.
+def log_mean(law: Law) -> float:
+    """Returns the logarithm of a batch's mean, of numbers whose logarithms have mean zero.
 
     Example:
-        >>> round(log_mean(0.1), 3), round(log_mean(9.0), 1)
+        >>> round(log_mean(law_with(0.1)), 3), round(log_mean(law_with(9.0)), 1)
         (0.052, 4.7)
     """
-    places, shares = typical_batch(variance, leaning)
-    return float(np.log(shares @ np.exp(math.sqrt(variance) * places)))
+    logs, shares = law.batch()
+    return float(np.log(shares @ np.exp(logs)))
 
 
-def dominance(variance: float) -> float:
+def dominance(law: Law) -> float:
     """Returns how much few samples outweigh all others: the mean square of sizes over their mean, squared."""
-    places, shares = typical_batch(variance)
-    sizes = np.exp(math.sqrt(variance) * places)
+    logs, shares = law.batch()
+    sizes = np.exp(logs)
     return float(shares @ sizes**2 / (shares @ sizes) ** 2)
 
 
 def power_with(sizes: Sizes, others: Sizes) -> float:
     """Returns the power of sizes with which others go."""
-    variance = covariance(sizes, sizes)
-    return covariance(sizes, others) / variance if variance > 1e-9 else 0.0
+    variance = variance_of(sizes)
+    return shift(sizes, others) / variance if variance > 1e-9 else 0.0
 
 
 def to_power(sizes: Sizes, power: float) -> Sizes:
@@ -123,7 +222,7 @@ def bounded(sizes: Sizes) -> Sizes:
 
     The largest chances take over what the others vary by, which is little.
     """
-    variance = covariance(sizes, sizes)
+    variance = variance_of(sizes)
     if not math.isfinite(variance):
         return {}
     fewest, most = CHANCES
@@ -131,7 +230,7 @@ def bounded(sizes: Sizes) -> Sizes:
         keys, values = list(sizes), list(sizes.values())
         largest = np.argsort(-np.abs(values), kind="stable")[:fewest].tolist()
         kept = {keys[place]: values[place] for place in largest}
-        return to_power(kept, math.sqrt(min(variance, ALONE) / covariance(kept, kept)))
+        return to_power(kept, math.sqrt(min(variance, ALONE) / variance_of(kept)))
     return to_power(sizes, math.sqrt(ALONE / variance)) if variance > ALONE else sizes
 
 
@@ -140,24 +239,35 @@ def with_chance(sizes: Sizes, key: Hashable, variance: float) -> Sizes:
     return {**sizes, key: sizes.get(key, 0.0) + math.sqrt(variance)} if variance > 0 else sizes
 
 
+def straight(law: Law, made: np.ndarray) -> float:
+    """Returns the power of a batch's sizes with which others go, by the straight line through their logarithms.
+
+    Args:
+        law: of the sizes.
+        made: the others, for each part of the batch.
+    """
+    logs, shares = law.batch()
+    return float((shares * logs) @ np.log(made)) / law.variance
+
+
 @functools.lru_cache(maxsize=1024)
-def centred_power(variance: float, common: float, power: float) -> float:
+def centred_power(law: Law, common: float, power: float) -> float:
     """Returns the power of samples' sizes that is left when what they have in common goes off.
 
     A large sample has more of it than goes off, and a small one less: `u - 2 c u^k / E u^k + c` is left of `u`.
 
     Args:
-        variance: of the sizes' logarithms.
+        law: of the sizes.
         common: the share `c` of the squares that goes off.
         power: with which what is common goes, `k`: half that of the squares for what is only larger as a whole.
     """
-    if variance < 1e-9 or common <= 0:
+    if law.variance < 1e-9 or common <= 0:
         return 1.0
-    places, shares = typical_batch(variance)
-    logs = math.sqrt(variance) * places - log_mean(variance)
+    logs, shares = law.batch()
+    logs = logs - log_mean(law)
     means = np.exp(power * logs)
     left = np.exp(logs) - 2 * common * means / (shares @ means) + common
-    return float((shares * places) @ np.log(np.maximum(left, 1e-6))) / math.sqrt(variance)
+    return straight(law, np.maximum(left, 1e-6))
 
 
 def power_lost(gradient: Sizes, signal: Sizes, share: float) -> float:
@@ -170,35 +280,33 @@ def power_lost(gradient: Sizes, signal: Sizes, share: float) -> float:
         signal: the sizes `v`.
         share: `c`, of the gradient's squares.
     """
-    variance = float(f"{covariance(signal, signal):.2g}")
-    if variance < 1e-6 or share <= 0:
+    law = law_of(signal)
+    if law.variance < 1e-6 or share <= 0:
         return 0.0
-    return _power_lost(variance, float(f"{covariance(gradient, signal):.2g}"), float(f"{share:.2g}"))
+    return _power_lost(law, float(f"{shift(signal, gradient):.2g}"), float(f"{share:.2g}"))
 
 
 @functools.lru_cache(maxsize=1024)
-def _power_lost(variance: float, together: float, share: float) -> float:
-    places, shares = typical_batch(variance)
-    logs = math.sqrt(variance) * places
-    large, given = np.exp(logs), np.exp(together / variance * logs)
+def _power_lost(law: Law, both: float, share: float) -> float:
+    logs, shares = law.batch()
+    large, given = np.exp(logs), np.exp(both / law.variance * logs)
     large, given = large / (shares @ large), given / (shares @ given)
     left = 1 - share * (2 * large / (shares @ (large * given)) - large / given)
-    return float((shares * places) @ np.log(np.maximum(left, 1e-6))) / math.sqrt(variance)
+    return straight(law, np.maximum(left, 1e-6))
 
 
 @functools.lru_cache(maxsize=1024)
-def floored_power(variance: float, floor: float) -> float:
+def floored_power(law: Law, floor: float) -> float:
     """Returns the power of samples' sizes that is left when the same is added to each: small ones are so no more.
 
     Args:
-        variance: of the sizes' logarithms.
+        law: of the sizes.
         floor: what is added, over the mean of all.
     """
-    if variance < 1e-9 or floor <= 0:
+    if law.variance < 1e-9 or floor <= 0:
         return 1.0
-    places, shares = typical_batch(variance, GRADIENTS)
-    made = np.log(np.exp(math.sqrt(variance) * places - log_mean(variance, GRADIENTS)) + floor)
-    return float((shares * places) @ made) / math.sqrt(variance)
+    logs, _ = law.batch()
+    return straight(law, np.exp(logs - log_mean(law)) + floor)
 
 
 def of_sum(several: Sequence[Sizes], shares: Sequence[float], leaning: Leaning = SIGNALS) -> Sizes:
@@ -215,34 +323,32 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float], leaning: Leaning =
 
 def _of_two(first: Sizes, second: Sizes, share: float, leaning: Leaning) -> Sizes:
     """Returns the sizes of a sum of two, by the share of the second."""
-    alone = covariance(first, first), covariance(second, second)
-    if max(alone) < 1e-3:
+    laws = law_of(first, leaning), law_of(second, leaning)
+    if max(laws).variance < 1e-3:
         powers = 1 - share, share
     else:
-        numbers = (float(f"{one:.2g}") for one in (*alone, covariance(first, second)))
-        powers = _powers_of_sum(*numbers, round(share, 2), leaning)
+        powers = _powers_of_sum(*laws, float(f"{covariance(first, second):.2g}"), round(share, 2))
     return product([to_power(first, powers[0]), to_power(second, powers[1])])
 
 
 @functools.lru_cache(maxsize=4096)
-def _powers_of_sum(first: float, second: float, both: float, share: float, leaning: Leaning) -> tuple[float, float]:
+def _powers_of_sum(first: Law, second: Law, both: float, share: float) -> tuple[float, float]:
     """Returns the powers of two parts' sizes with which those of their sum go.
 
     Args:
-        first: the variance of the first part's logarithms.
+        first: the law of the first part's.
         second: that of the second's.
-        both: their covariance.
+        both: the covariance of their logarithms.
         share: of the second part in the sum's square.
-        leaning: how much they lean to the right.
     """
     if second > first:
-        other, one = _powers_of_sum(second, first, both, 1 - share, leaning)
+        other, one = _powers_of_sum(second, first, both, 1 - share)
         return one, other
-    places, counts = typical_batch(first, leaning)
-    rest = max(second - both**2 / first, 0.0)
-    own, own_counts = typical_batch(rest, leaning)
-    logs = math.sqrt(first) * np.repeat(places, len(own))
-    others = both / first * logs + math.sqrt(rest) * np.tile(own, len(places))
+    given, counts = first.batch()
+    rest = Law(max(second.variance - both**2 / first.variance, 0.0), second.lean)
+    own, own_counts = rest.batch()
+    logs = np.repeat(given, len(own))
+    others = both / first.variance * logs + np.tile(own, len(given))
     weights = np.outer(counts, own_counts).ravel()
     parts = [np.exp(one) / (weights @ np.exp(one)) for one in (logs, others)]
     whole = np.log((1 - share) * parts[0] + share * parts[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,19 @@ import numpy as np
 
 from keras_autoinit.averages import averaged
 from keras_autoinit.signals import Near, Shape, Signal
-from keras_autoinit.sizes import BATCH, SIGNALS, Leaning, Sizes, covariance, log_mean, of_sum, product
+from keras_autoinit.sizes import (
+    BATCH,
+    SIGNALS,
+    Leaning,
+    Sizes,
+    law_with,
+    log_mean,
+    of_sum,
+    product,
+    split,
+    together,
+    variance_of,
+)
 
 # The least share that counts: to a negative power, nothing would be without bounds.
 FAINT = 1e-3
@@ -118,14 +131,15 @@ def _large_together(made: Signal, signals: Sequence[Signal], leaning: Leaning, m
     sizes = [one.sizes for one in signals if one.sizes is not None]
     if not sizes:
         return made
-    whole = product(sizes)
     if more is None:
         # Over what the mean would be if all were as uneven, and large in samples of their own.
-        unlike = sum(covariance(one, one) for one in sizes)
-        more = math.exp(log_mean(covariance(whole, whole), leaning) - log_mean(unlike, leaning))
+        gaussian, dropped = zip(*map(split, sizes))
+        variances = variance_of(product(gaussian)), sum(map(variance_of, gaussian))
+        whole, unlike = (log_mean(law_with(one, leaning)) for one in variances)
+        more = math.exp(whole - unlike + sum(together(*pair) for pair in itertools.combinations(dropped, 2)))
     along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
     near = made.near and dataclasses.replace(made.near, same=more * made.near.same)
-    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=whole, near=near)
+    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=product(sizes), near=near)
 
 
 def chance_between(signal: Signal, shape: Shape) -> float:
@@ -137,11 +151,29 @@ def chance_between(signal: Signal, shape: Shape) -> float:
     positions, units = math.prod(shape[1:-1]), max(shape[-1], 1)
     if signal.variance <= 0:
         return 0.0
-    one = _correlations(signal)
-    squares = multiplied([one, one])
-    sizes = {axis: float(size) for axis, size in enumerate(shape[:-1]) if axis > 0}
     unlike = 0.0 if signal.channels is None else (1 - 1 / positions) * signal.channels.unlike
-    return max(averaged(squares, sizes) + unlike - averaged(squares, sizes, (0,)), 0.0) / units
+    return max(_alike_in_one(signal, signal, shape) + unlike, 0.0) / units
+
+
+def chance_of_sum(signals: Sequence[Signal], shape: Shape) -> float:
+    """Returns how uneven a sum's mean square over a sample is by what its parts agree in by chance.
+
+    Of `(x + y)^2` the mean of `2 x y` is nothing over all samples, and something in each.
+    """
+    total = sum(one.second_moment for one in signals)
+    if not 0 < total < math.inf or len(shape) < 2:
+        return 0.0
+    pairs = itertools.combinations([one for one in signals if one.variance > 0], 2)
+    found = sum(4 * a.variance * b.variance * max(_alike_in_one(a, b, shape), 0.0) for a, b in pairs)
+    return found / total**2 / max(shape[-1], 1)
+
+
+def _alike_in_one(first: Signal, second: Signal, shape: Shape) -> float:
+    """Returns the mean product of two signals' correlations, over pairs of positions of one sample beyond those of two."""
+    one = _correlations(first)
+    both = multiplied([one, one if second is first else _correlations(second)])
+    sizes = {axis: float(size) for axis, size in enumerate(shape[:-1]) if axis > 0}
+    return averaged(both, sizes) - averaged(both, sizes, (0,))
 
 
 def _correlations(signal: Signal) -> Signal:

@@ -266,8 +266,8 @@ def scale(gradient: Signal | None, factor: float) -> Signal | None:
     """Returns a gradient whose squares have grown by a factor."""
     if gradient is None:
         return None
-    along = tuple(value * factor for value in gradient.along)
-    return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile)
+    along, apart = (tuple(value * factor for value in values) for values in (gradient.along, gradient.apart))
+    return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, apart=apart)
 
 
 def axes_of(value: Any, rank: int) -> tuple[int, ...]:

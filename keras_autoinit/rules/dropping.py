@@ -7,12 +7,11 @@ import math
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers
 from keras_autoinit.signals import Near, Signal
-from keras_autoinit.sizes import with_chance
+from keras_autoinit.sizes import Dropped, product
 
-# Where samples are dropped, the logarithm of what is left is smaller as if the part that is missing were by so much.
-DROPPED = 1.3
-# So much of it counts: means lie with the largest samples, and none is larger than one that keeps all its parts.
-COUNTED = 0.5
+# By how much the logarithm of a part is larger in samples that keep it: as much as makes a sum of two such parts twice
+# as large.
+KEPT = 2 * math.log(2)
 
 
 @for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
@@ -29,13 +28,13 @@ def dropout(context: Context) -> Effect:
     spatial = type(context.layer).__name__.startswith("Spatial")
     together = [axis for axis in range(1, rank) if (spatial and axis < rank - 1) or shape[axis : axis + 1] == (1,)]
     whole = rate > 0 and together == list(range(1, rank))
-    key, spread = (id(context.call), "dropped"), math.sqrt(rate * (1 - rate))
+    key = Dropped(id(context.call), rate)
 
     def dropped(signal: Signal) -> Signal:
         along = tuple(growth * value if axis in together else value for axis, value in enumerate(signal.along))
         made = Signal(signal.second_moment * growth, signal.mean, along, profile=signal.profile, apart=signal.apart)
         near = signal.near and _dropped_near(signal.near, growth, set(signal.near.axes) <= set(together))
-        sizes = with_chance(signal.sizes or {}, key, (COUNTED * DROPPED * spread) ** 2 if whole else 0.0)
+        sizes = product([signal.sizes or {}, {key: KEPT}]) if whole else signal.sizes or {}
         return dataclasses.replace(made, patterns=signal.patterns, near=near, sizes=sizes)
 
     def backward(gradients: Gradients) -> Gradients:
@@ -44,7 +43,7 @@ def dropout(context: Context) -> Effect:
             return (None,)
         if whole:
             # Samples that are dropped are small from there on, and so is their gradient: more comes back to others.
-            larger = math.exp((gradient.sizes or {}).get(key, 0.0) / spread / COUNTED)
+            larger = math.exp((gradient.sizes or {}).get(key, 0.0))
             kept = larger / ((1 - rate) * larger + rate)
             gradient = dataclasses.replace(gradient.times(math.sqrt(kept)), sizes=gradient.sizes)
         return (dropped(gradient),)

@@ -29,8 +29,8 @@ from keras_autoinit.rules.base import (
     scaled,
 )
 from keras_autoinit.signals import Shape, Signal, constant, independent
-from keras_autoinit.sizes import GRADIENTS, Sizes, covariance, with_chance
-from keras_autoinit.sums import added, blended, chance_between, mixed_sizes, multiplied
+from keras_autoinit.sizes import GRADIENTS, Sizes, variance_of, with_chance
+from keras_autoinit.sums import added, blended, chance_between, chance_of_sum, mixed_sizes, multiplied
 
 # What a model does to its inputs itself, to numbers that whoever built it knew.
 SCALINGS = (keras.layers.Rescaling, keras.layers.Normalization)
@@ -162,7 +162,8 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     made = parts[0] if len(parts) == 1 else added(parts)
     rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
     given = list(firsts.values()), list(times.values())
-    made = dataclasses.replace(made, parts=parts_made, joined=_sum_of_each(*given), sizes=_sizes_of_sum(*given))
+    sizes = with_chance(_sizes_of_sum(*given), (id(context.call), "added"), chance_of_sum(parts, shape))
+    made = dataclasses.replace(made, parts=parts_made, joined=_sum_of_each(*given), sizes=sizes)
     own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
 
     def backward(gradients: Gradients) -> Gradients:
@@ -285,7 +286,7 @@ def _larger_together(factors: list[Signal]) -> float | None:
     """Returns how much larger a product of two is for one going with the other, if what made the more even is known."""
     if len(factors) != 2:
         return None
-    even, uneven = sorted(factors, key=lambda one: covariance(one.sizes or {}, one.sizes or {}))
+    even, uneven = sorted(factors, key=lambda one: variance_of(one.sizes or {}))
     return larger_where(even, uneven.sizes or {})
 
 

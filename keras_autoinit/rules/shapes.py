@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from keras_autoinit.axes import aligned, reshaped, sum_over, summed_back
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
-from keras_autoinit.signals import Signal
+from keras_autoinit.signals import Near, Shape, Signal
 from keras_autoinit.sums import blended, part_of, side_by_side
 
 
@@ -236,7 +237,7 @@ def pad(context: Context) -> Effect:
         tuple(profile),
         apart=tuple(value * share for value in signal.apart),
         patterns=signal.patterns,
-        near=signal.near and signal.near.times(share),
+        near=signal.near and _near_padded(signal.near.times(share), given, zeros),
     )
 
     def backward(gradients: Gradients) -> Gradients:
@@ -248,6 +249,16 @@ def pad(context: Context) -> Effect:
         return (gradient and given_back and dataclasses.replace(gradient, radial=given_back.radial),)
 
     return Effect((thin,), backward)
+
+
+def _near_padded(near: Near, shape: Shape, zeros: Sequence[tuple[int, int]]) -> Near:
+    """Returns how neighbours agree: as they did, and where there are zeros, with nothing."""
+    found = []
+    for place, axis in enumerate(near.axes):
+        pull = near.pulls[place] if near.pulls and len(near.pulls[place]) == shape[axis] else np.ones(shape[axis])
+        whole = np.pad(pull, zeros[axis])
+        found.append(whole / max(whole.mean(), 1e-30))
+    return dataclasses.replace(near, pulls=tuple(found))
 
 
 def _zeros(context: Context, rank: int) -> tuple[tuple[int, int], ...]:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.averages import averaged
-from keras_autoinit.bending import steepness
+from keras_autoinit.bending import steepness, steepness_of_mean
 from keras_autoinit.rules.base import scale
 from keras_autoinit.signals import Near, Signal
 from keras_autoinit.sizes import (
     GRADIENTS,
     Sizes,
     centred_power,
-    covariance,
     dominance,
     floored_power,
+    law_of,
     power_lost,
     product,
     to_power,
@@ -98,7 +98,10 @@ class Statistics:
         one = made.times(1 / math.sqrt(made.second_moment)) if made.second_moment > 0 else made
         one = dataclasses.replace(one, sizes=made.sizes or {})
         going = averaged(multiplied([gradient, one], GRADIENTS), self.sizes)
-        radial = gradient.radial * steepness(gradient) * going
+        # What all have in common is radial, too, where a function is steeper on one side: a gradient that has been
+        # centred has less of it than one whose entries know nothing of each other.
+        alike = lost.second_moment - gradient.second_moment / math.prod(self.sizes.values())
+        radial = gradient.radial * max(steepness(gradient) * going + steepness_of_mean(gradient) * alike, 0.0)
         along, apart = (
             tuple(value - off - radial * own for value, off, own in zip(*several))
             for several in ((gradient.along, lost.along, one.along), (_apart(gradient), _apart(lost), _apart(one)))
@@ -170,13 +173,14 @@ class Statistics:
         if 0 not in self.sizes:
             return 2 * averaged(pairs, self.sizes), None, 0.0
         batch, sizes = self.sizes[0], signal.sizes or {}
-        few = dominance(covariance(sizes, sizes)) / batch
+        law = law_of(sizes)
+        few = dominance(law) / batch
         within = {axis: size for axis, size in self.sizes.items() if axis > 0}
         # Twice the mean square of all pairs' correlations is how uneven a mean of squares is.
         own = 2 * averaged(pairs, within)
         common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
         power = 0.5 if signal.mean_power is None else round(signal.mean_power, 2)
-        centred = centred_power(float(f"{covariance(sizes, sizes):.2g}"), common, power)
+        centred = centred_power(law, common, power)
         if signal.channels is not None:
             # How channels differ is known, and what that makes of their pattern.
             own, lasting = signal.channels.uneven, signal.channels.lasting**2
@@ -250,7 +254,7 @@ def _sizes_left(gradient: Signal, made: Signal, lost: Signal, radial: float) -> 
     """
     if not gradient.sizes or gradient.second_moment <= 0:
         return gradient.sizes
-    variance, floor = covariance(gradient.sizes, gradient.sizes), lost.second_moment / gradient.second_moment
-    floored = to_power(gradient.sizes, floored_power(float(f"{variance:.2g}"), float(f"{floor:.2g}")))
+    floor = float(f"{lost.second_moment / gradient.second_moment:.2g}")
+    floored = to_power(gradient.sizes, floored_power(law_of(gradient.sizes, GRADIENTS), floor))
     signal = made.sizes or {}
     return product([floored, to_power(signal, power_lost(gradient.sizes, signal, radial / gradient.second_moment))])

@@ -56,15 +56,20 @@ def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near |
     inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
     same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
     pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
-    return Near(tuple(axes), same, other, tuple(_pull(pulls.get(axis), taps.get(axis)) for axis in axes))
+    found = (_pull(pulls.get(axis), taps.get(axis), signal.profile and signal.profile[axis]) for axis in axes)
+    return Near(tuple(axes), same, other, tuple(found))
 
 
-def _pull(known: np.ndarray | None, taps: Taps | None) -> np.ndarray:
+def _pull(known: np.ndarray | None, taps: Taps | None, profile: Any) -> np.ndarray:
     """Returns how far windows agree with the mean of all: as far as what their taps meet does."""
     if taps is None:
         return np.ones(1) if known is None else known
-    matrix = taps[0]
-    seen = matrix @ (known if known is not None and len(known) == matrix.shape[1] else np.ones(matrix.shape[1]))
+    matrix, *_ = taps
+    count = matrix.shape[1]
+    if known is None or len(known) != count:
+        # Where there are zeros, nothing agrees.
+        known = np.ones(count) if profile is None or len(profile) != count else np.where(profile > 0, 1.0, 0.0)
+    seen = matrix @ known
     return np.asarray(seen / seen.mean()) if seen.mean() > 0 else np.ones(1)
 
 
