@@ -130,10 +130,10 @@ class Statistics:
         known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
         for axis in [axis for axis in self.whole if axis > 0 and 0 in self.whole]:
             size = np.ones(int(self.sizes[axis])) if found[axis] is None else found[axis]
-            # What all have in common is at least as faint there as the rest: a swish's mean goes with more than a root.
-            pull = size ** (0.5 if signal.mean_power is None else max(signal.mean_power, 0.5))
-            if axis in known and len(known[axis]) == len(size):
-                pull = np.minimum(known[axis], pull)
+            pull = known.get(axis)
+            if pull is None or len(pull) != len(size):
+                # A swish's mean goes with more than a root.
+                pull = size ** (0.5 if signal.mean_power is None else max(signal.mean_power, 0.5))
             left = signal.second_moment * size + centre.second_moment * (1 - 2 * pull / pull.mean())
             found[axis] = np.maximum(left / left.mean(), FAINT) if np.ptp(left) > 1e-6 * variance else None
         return tuple(found)

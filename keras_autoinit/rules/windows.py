@@ -69,8 +69,17 @@ def _pull(known: np.ndarray | None, taps: Taps | None, profile: Any) -> np.ndarr
     if known is None or len(known) != count:
         # Where there are zeros, nothing agrees.
         known = np.ones(count) if profile is None or len(profile) != count else np.where(profile > 0, 1.0, 0.0)
-    seen = matrix @ known
+    seen = matrix @ known if len(matrix) > count else _agreeing(matrix * known)
     return np.asarray(seen / seen.mean()) if seen.mean() > 0 else np.ones(1)
+
+
+def _agreeing(met: np.ndarray) -> np.ndarray:
+    """Returns how far what each window's taps meet agrees with what the same taps meet in all windows."""
+    windows, entries = np.nonzero(met)
+    values, taps = met[windows, entries], entries - stride_of(met) * windows
+    taps -= taps.min(initial=0)
+    means = np.bincount(taps, values)
+    return np.bincount(windows, values * means[taps], len(met)) if len(values) else np.zeros(len(met))
 
 
 def back_through_windows(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
