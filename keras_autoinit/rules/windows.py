@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_autoinit.averages import averaged
 from keras_autoinit.rules.base import Context
 from keras_autoinit.signals import FARTHEST, Near, Signal
 from keras_autoinit.taps import Taps, by_distance, in_common, stride_of, taps_met
@@ -16,7 +17,7 @@ from keras_autoinit.taps import Taps, by_distance, in_common, stride_of, taps_me
 def through_windows(signal: Signal, taps: dict[int, Taps]) -> Signal:
     """Returns the signal as the outputs' positions see it: with as much of it as their taps meet."""
     made, share = _met(signal, taps)
-    return dataclasses.replace(made, near=_near_through(signal, taps, share))
+    return dataclasses.replace(made, near=_near_through(signal, made, taps, share))
 
 
 def _met(signal: Signal, taps: dict[int, Taps]) -> tuple[Signal, float]:
@@ -43,8 +44,9 @@ def _met(signal: Signal, taps: dict[int, Taps]) -> tuple[Signal, float]:
     return Signal(second_moment, mean, along, profile=kept, apart=apart, patterns=patterns), share
 
 
-def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near | None:
+def _near_through(signal: Signal, met: Signal, taps: dict[int, Taps], share: float) -> Near | None:
     """Returns how far windows agree by their distance: as the entries that the same tap meets, if it is inside both."""
+    signal = signal if signal.profile else dataclasses.replace(signal, profile=(None,) * len(signal.along))
     known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.same.shape))
     both = {axis: by_distance(common)[:FARTHEST] for axis, (_, common, _) in taps.items()}
     if (not known and not both) or any(len(one) == 0 or one[0] <= 0 for one in both.values()):
@@ -56,30 +58,67 @@ def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near |
     inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
     same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
     pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
-    found = (_pull(pulls.get(axis), taps.get(axis), signal.profile and signal.profile[axis]) for axis in axes)
-    return Near(tuple(axes), same, other, tuple(found))
+    held = {axis: _pulling(pulls.get(axis), matrix, signal.profile[axis]) for axis, (matrix, *_) in taps.items()}
+    found = {axis: _normed(_agreeing(one)) for axis, one in held.items()}
+    made = Near(tuple(axes), same, other, tuple(found.get(axis, pulls.get(axis, np.ones(1))) for axis in axes))
+    if set(axes) != set(taps):
+        return made
+    return dataclasses.replace(made, other=other + _mean_of_taps(signal, made, taps, held, share * inside, distances))
 
 
-def _pull(known: np.ndarray | None, taps: Taps | None, profile: Any) -> np.ndarray:
-    """Returns how far windows agree with the mean of all: as far as what their taps meet does."""
-    if taps is None:
-        return np.ones(1) if known is None else known
-    matrix, *_ = taps
+def _pulling(known: np.ndarray | None, matrix: np.ndarray, profile: Any) -> np.ndarray:
+    """Returns, for each window and entry, how far what is there agrees with the mean of all, by the share of taps."""
     count = matrix.shape[1]
     if known is None or len(known) != count:
         # Where there are zeros, nothing agrees.
-        known = np.ones(count) if profile is None or len(profile) != count else np.where(profile > 0, 1.0, 0.0)
-    seen = matrix @ known if len(matrix) > count else _agreeing(matrix * known)
-    return np.asarray(seen / seen.mean()) if seen.mean() > 0 else np.ones(1)
+        known = np.ones(count) if profile is None or len(profile) != count else _normed((profile > 0).astype(float))
+    return np.asarray(matrix * known)
 
 
 def _agreeing(met: np.ndarray) -> np.ndarray:
-    """Returns how far what each window's taps meet agrees with what the same taps meet in all windows."""
+    """Returns how far what each window's taps meet agrees with what the same taps meet in all windows.
+
+    Of a transposed convolution, whose taps differ from window to window, as far as what they meet agrees with all.
+    """
+    if len(met) > met.shape[1] or not met.any():
+        return np.asarray(met.sum(1))
     windows, entries = np.nonzero(met)
     values, taps = met[windows, entries], entries - stride_of(met) * windows
-    taps -= taps.min(initial=0)
+    taps -= taps.min()
     means = np.bincount(taps, values)
-    return np.bincount(windows, values * means[taps], len(met)) if len(values) else np.zeros(len(met))
+    return np.bincount(windows, values * means[taps], len(met)) / len(met)
+
+
+def _normed(values: np.ndarray) -> np.ndarray:
+    return np.asarray(values / values.mean()) if values.mean() > 0 else np.ones(1)
+
+
+def _mean_of_taps(signal, made, taps, held, inside, distances) -> float:
+    """Returns by how much the mean of all windows is larger than it would be if all pairs of entries were alike.
+
+    Those that are near each other are at borders less often than others, where less agrees with the mean.
+    """
+    if any(len(one) > one.shape[1] for one in held.values()):
+        return 0.0
+    given, after = ({axis: float(matrix.shape[i]) for axis, (matrix, *_) in taps.items()} for i in (1, 0))
+    mean, alike = averaged(signal, given, (0,)), []
+    known = mean
+    for (axis, (matrix, *_)), apart in zip(sorted(taps.items()), distances):
+        profile = signal.profile[axis]
+        share = 1.0 if profile is None or len(profile) != matrix.shape[1] else float((profile > 0).mean())
+        known *= share * float(_agreeing(held[axis]).mean()) / float(matrix.max(initial=1e-30))
+        pull = share * held[axis].max(0) / float(matrix.max(initial=1e-30))
+        pairs = np.correlate(pull, pull, "full")[len(pull) - 1 :]
+        there = (pull > 0).astype(float)
+        inside_both = np.correlate(there, there, "full")[len(pull) - 1 :]
+        alike.append((pairs / np.maximum(inside_both, 1))[np.minimum(apart, len(pull) - 1)])
+    table = inside * mean * math.prod(np.ix_(*alike))
+    zeros = (0.0,) * len(signal.along)
+    found, whole = (
+        averaged(Signal(0.0, 0.0, zeros, apart=(far,) * len(zeros), near=made.changed(lambda _: one)), after, (0,))
+        for one, far in ((table, float(table.ravel()[-1])), (np.ones_like(table), 0.0))
+    )
+    return (known - found) / whole if whole > 0 else 0.0
 
 
 def back_through_windows(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
