@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from keras_autoinit.taps import Taps, by_distance, in_common, stride_of, taps_me
 def through_windows(signal: Signal, taps: dict[int, Taps]) -> Signal:
     """Returns the signal as the outputs' positions see it: with as much of it as their taps meet."""
     made, share = _met(signal, taps)
-    return dataclasses.replace(made, near=_near_through(signal, made, taps, share))
+    return dataclasses.replace(made, near=_near_through(signal, taps, share))
 
 
 def _met(signal: Signal, taps: dict[int, Taps]) -> tuple[Signal, float]:
@@ -44,7 +45,7 @@ def _met(signal: Signal, taps: dict[int, Taps]) -> tuple[Signal, float]:
     return Signal(second_moment, mean, along, profile=kept, apart=apart, patterns=patterns), share
 
 
-def _near_through(signal: Signal, met: Signal, taps: dict[int, Taps], share: float) -> Near | None:
+def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near | None:
     """Returns how far windows agree by their distance: as the entries that the same tap meets, if it is inside both."""
     signal = signal if signal.profile else dataclasses.replace(signal, profile=(None,) * len(signal.along))
     known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.same.shape))
@@ -58,21 +59,21 @@ def _near_through(signal: Signal, met: Signal, taps: dict[int, Taps], share: flo
     inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
     same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
     pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
-    held = {axis: _pulling(pulls.get(axis), matrix, signal.profile[axis]) for axis, (matrix, *_) in taps.items()}
-    found = {axis: _normed(_agreeing(one)) for axis, one in held.items()}
-    made = Near(tuple(axes), same, other, tuple(found.get(axis, pulls.get(axis, np.ones(1))) for axis in axes))
-    if set(axes) != set(taps):
+    pulls.update((axis, _pull(pulls.get(axis), len(matrix.T), signal.profile[axis])) for axis, (matrix, *_) in taps.items())
+    found = [_normed(_agreeing(taps[axis][0] * pulls[axis])) if axis in taps else pulls.get(axis, np.ones(1)) for axis in axes]
+    made = Near(tuple(axes), same, other, tuple(found))
+    if set(axes) != set(taps) or any(len(matrix) > len(matrix.T) for matrix, *_ in taps.values()):
         return made
-    return dataclasses.replace(made, other=other + _mean_of_taps(signal, made, taps, held, share * inside, distances))
+    more = _mean_of_taps(signal, made, {axis: (taps[axis][0], pulls[axis]) for axis in axes}, share * inside, distances)
+    return dataclasses.replace(made, other=other + more)
 
 
-def _pulling(known: np.ndarray | None, matrix: np.ndarray, profile: Any) -> np.ndarray:
-    """Returns, for each window and entry, how far what is there agrees with the mean of all, by the share of taps."""
-    count = matrix.shape[1]
-    if known is None or len(known) != count:
-        # Where there are zeros, nothing agrees.
-        known = np.ones(count) if profile is None or len(profile) != count else _normed((profile > 0).astype(float))
-    return np.asarray(matrix * known)
+def _pull(known: np.ndarray | None, count: int, profile: Any) -> np.ndarray:
+    """Returns how far each entry along an axis agrees with the mean of all."""
+    if known is not None and len(known) == count:
+        return known
+    # Where there are zeros, nothing agrees.
+    return np.ones(count) if profile is None or len(profile) != count else _normed((profile > 0).astype(float))
 
 
 def _agreeing(met: np.ndarray) -> np.ndarray:
@@ -93,32 +94,40 @@ def _normed(values: np.ndarray) -> np.ndarray:
     return np.asarray(values / values.mean()) if values.mean() > 0 else np.ones(1)
 
 
-def _mean_of_taps(signal, made, taps, held, inside, distances) -> float:
-    """Returns by how much the mean of all windows is larger than it would be if all pairs of entries were alike.
+def _mean_of_taps(
+    signal: Signal,
+    made: Near,
+    taps: dict[int, tuple[np.ndarray, np.ndarray]],
+    inside: np.ndarray,
+    distances: Sequence[np.ndarray],
+) -> float:
+    """Returns by how much more all windows agree than they would if pairs of entries did so by their distance alone.
 
-    Those that are near each other are at borders less often than others, where less agrees with the mean.
+    The mean over all windows is that of what each tap meets, `sum_t (E m_t)^2`. A tap that is beyond the border in
+    some windows meets nothing there, but elsewhere what is not at that border.
+
+    Args:
+        signal: that the windows meet.
+        made: what is known of the windows by their distance.
+        taps: for each axis, the share of each window's taps that meets each entry, and the entries' pulls.
+        inside: by distance, how much of what agrees is inside.
+        distances: of the entries, for each of the windows'.
     """
-    if any(len(one) > one.shape[1] for one in held.values()):
-        return 0.0
-    given, after = ({axis: float(matrix.shape[i]) for axis, (matrix, *_) in taps.items()} for i in (1, 0))
-    mean, alike = averaged(signal, given, (0,)), []
-    known = mean
-    for (axis, (matrix, *_)), apart in zip(sorted(taps.items()), distances):
-        profile = signal.profile[axis]
-        share = 1.0 if profile is None or len(profile) != matrix.shape[1] else float((profile > 0).mean())
-        known *= share * float(_agreeing(held[axis]).mean()) / float(matrix.max(initial=1e-30))
-        pull = share * held[axis].max(0) / float(matrix.max(initial=1e-30))
-        pairs = np.correlate(pull, pull, "full")[len(pull) - 1 :]
-        there = (pull > 0).astype(float)
-        inside_both = np.correlate(there, there, "full")[len(pull) - 1 :]
-        alike.append((pairs / np.maximum(inside_both, 1))[np.minimum(apart, len(pull) - 1)])
-    table = inside * mean * math.prod(np.ix_(*alike))
-    zeros = (0.0,) * len(signal.along)
-    found, whole = (
+    given, after = ({axis: float(matrix.shape[i]) for axis, (matrix, _) in taps.items()} for i in (1, 0))
+    whole = averaged(signal, given, (0,))
+    exact, alike = whole, []
+    for (axis, (matrix, pull)), apart in zip(taps.items(), distances):
+        # What is beside zeros agrees among itself.
+        held = float((pull > 0).mean())
+        exact *= held * float(_agreeing(matrix * pull).mean()) / max(float(matrix.max(initial=0.0)), 1e-30)
+        pairs, there = (np.correlate(one, one, "full")[len(one) - 1 :] for one in (held * pull, 1.0 * (pull > 0)))
+        alike.append((pairs / np.maximum(there, 1))[np.minimum(apart, len(pull) - 1)])
+    table, zeros = inside * whole * math.prod(np.ix_(*alike)), (0.0,) * len(signal.along)
+    found, known = (
         averaged(Signal(0.0, 0.0, zeros, apart=(far,) * len(zeros), near=made.changed(lambda _: one)), after, (0,))
         for one, far in ((table, float(table.ravel()[-1])), (np.ones_like(table), 0.0))
     )
-    return (known - found) / whole if whole > 0 else 0.0
+    return (exact - found) / known if known > 0 else 0.0
 
 
 def back_through_windows(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
