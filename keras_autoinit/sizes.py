@@ -39,6 +39,11 @@ FINE = 0.02
 CHANCES = (128, 256)
 
 
+# By how much a logarithm is larger than that of nothing, as good as; and what counts of it where logarithms do.
+NOTHING = 30.0
+SMALL = 3.0
+
+
 @dataclass(frozen=True)
 class Dropped:
     """A chance that is no Gaussian: some samples are dropped, and none is larger than those that are not.
@@ -53,10 +58,9 @@ class Dropped:
     call: int
     rate: float
 
-    @property
-    def variance(self) -> float:
-        """That of the logarithms, for a value of one."""
-        return self.rate * (1 - self.rate)
+    def covariance(self, first: float, second: float) -> float:
+        """Returns that of two logarithms; of nothing as of what is small."""
+        return self.rate * (1 - self.rate) * min(first, SMALL) * min(second, SMALL)
 
     def together(self, first: float, second: float) -> float:
         """Returns the logarithm of how much larger a product is for both factors being small in the same samples."""
@@ -81,7 +85,7 @@ def covariance(first: Sizes, second: Sizes) -> float:
     """
     return sum(
         [
-            (key.variance if type(key) is Dropped else 1.0) * value * second.get(key, 0.0)
+            key.covariance(value, second.get(key, 0.0)) if type(key) is Dropped else value * second.get(key, 0.0)
             for key, value in first.items()
         ]
     )
@@ -250,17 +254,26 @@ def straight(law: Law, made: np.ndarray) -> float:
     return float((shares * logs) @ np.log(made)) / law.variance
 
 
-@functools.lru_cache(maxsize=1024)
-def centred_power(law: Law, common: float, power: float) -> float:
-    """Returns the power of samples' sizes that is left when what they have in common goes off.
+def centred(sizes: Sizes, common: float, power: float) -> Sizes:
+    """Returns what is left of samples' sizes when what they have in common goes off.
 
     A large sample has more of it than goes off, and a small one less: `u - 2 c u^k / E u^k + c` is left of `u`.
 
     Args:
-        law: of the sizes.
+        sizes: the samples'.
         common: the share `c` of the squares that goes off.
         power: with which what is common goes, `k`: half that of the squares for what is only larger as a whole.
     """
+    gaussian, dropped = split(sizes)
+    left = to_power(gaussian, _centred_power(law_of(gaussian), common, power))
+    if not dropped or common <= 0:
+        return {**left, **dropped}
+    small = {key: math.exp(-value) - 2 * common * math.exp(-power * value) + common for key, value in dropped.items()}
+    return {**left, **{key: math.log((1 - common) / max(one, 1e-6)) for key, one in small.items()}}
+
+
+@functools.lru_cache(maxsize=1024)
+def _centred_power(law: Law, common: float, power: float) -> float:
     if law.variance < 1e-9 or common <= 0:
         return 1.0
     logs, shares = law.batch()
@@ -295,15 +308,24 @@ def _power_lost(law: Law, both: float, share: float) -> float:
     return straight(law, np.maximum(left, 1e-6))
 
 
-@functools.lru_cache(maxsize=1024)
-def floored_power(law: Law, floor: float) -> float:
-    """Returns the power of samples' sizes that is left when the same is added to each: small ones are so no more.
+def floored(sizes: Sizes, floor: float, leaning: Leaning = GRADIENTS) -> Sizes:
+    """Returns samples' sizes once the same is added to each: small ones are so no more.
 
     Args:
-        law: of the sizes.
+        sizes: the samples'.
         floor: what is added, over the mean of all.
+        leaning: how much logarithms lean to the right.
     """
-    if law.variance < 1e-9 or floor <= 0:
+    if floor <= 0:
+        return sizes
+    gaussian, dropped = split(sizes)
+    left = to_power(gaussian, _floored_power(law_of(gaussian, leaning), floor))
+    return {**left, **{key: math.log((1 + floor) / (math.exp(-value) + floor)) for key, value in dropped.items()}}
+
+
+@functools.lru_cache(maxsize=1024)
+def _floored_power(law: Law, floor: float) -> float:
+    if law.variance < 1e-9:
         return 1.0
     logs, _ = law.batch()
     return straight(law, np.exp(logs - log_mean(law)) + floor)
@@ -323,12 +345,23 @@ def of_sum(several: Sequence[Sizes], shares: Sequence[float], leaning: Leaning =
 
 def _of_two(first: Sizes, second: Sizes, share: float, leaning: Leaning) -> Sizes:
     """Returns the sizes of a sum of two, by the share of the second."""
-    laws = law_of(first, leaning), law_of(second, leaning)
+    (one, few), (other, fewer) = split(first), split(second)
+    laws = law_of(one, leaning), law_of(other, leaning)
     if max(laws).variance < 1e-3:
         powers = 1 - share, share
     else:
-        powers = _powers_of_sum(*laws, float(f"{covariance(first, second):.2g}"), round(share, 2))
-    return product([to_power(first, powers[0]), to_power(second, powers[1])])
+        powers = _powers_of_sum(*laws, float(f"{covariance(one, other):.2g}"), round(share, 2))
+    made = product([to_power(one, powers[0]), to_power(other, powers[1])])
+    return {**made, **{key: _kept(key, few.get(key, 0.0), fewer.get(key, 0.0), share) for key in {**few, **fewer}}}
+
+
+def _kept(key: Dropped, first: float, second: float, share: float) -> float:
+    """Returns by how much the logarithm of a sum is larger where samples are kept, by that of its parts."""
+    parts = [(1 - share, first), (share, second)]
+    # A part's share is that of all samples' mean.
+    kept = [part / (1 - key.rate + key.rate * math.exp(-value)) for part, value in parts]
+    small = sum(one * math.exp(-value) for one, (_, value) in zip(kept, parts))
+    return min(math.log(sum(kept) / max(small, 1e-30)), NOTHING)
 
 
 @functools.lru_cache(maxsize=4096)

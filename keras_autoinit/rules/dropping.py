@@ -7,12 +7,7 @@ import math
 
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers
 from keras_autoinit.signals import Near, Signal
-from keras_autoinit.sizes import Dropped, product
-
-# By how much the logarithm of a part is larger in samples that keep it: as much as makes a sum of two such parts twice
-# as large.
-KEPT = 2 * math.log(2)
-
+from keras_autoinit.sizes import NOTHING, Dropped, product
 
 @for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 def dropout(context: Context) -> Effect:
@@ -34,7 +29,7 @@ def dropout(context: Context) -> Effect:
         along = tuple(growth * value if axis in together else value for axis, value in enumerate(signal.along))
         made = Signal(signal.second_moment * growth, signal.mean, along, profile=signal.profile, apart=signal.apart)
         near = signal.near and _dropped_near(signal.near, growth, set(signal.near.axes) <= set(together))
-        sizes = product([signal.sizes or {}, {key: KEPT}]) if whole else signal.sizes or {}
+        sizes = product([signal.sizes or {}, {key: NOTHING}]) if whole else signal.sizes or {}
         return dataclasses.replace(made, patterns=signal.patterns, near=near, sizes=sizes)
 
     def backward(gradients: Gradients) -> Gradients:

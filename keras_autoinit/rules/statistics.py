@@ -17,9 +17,9 @@ from keras_autoinit.signals import Near, Signal
 from keras_autoinit.sizes import (
     GRADIENTS,
     Sizes,
-    centred_power,
+    centred,
     dominance,
-    floored_power,
+    floored,
     law_of,
     power_lost,
     product,
@@ -80,7 +80,7 @@ class Statistics:
             apart=apart,
             patterns=signal.patterns,
             channels=signal.channels if 0 in self.sizes and self.centred else None,
-            sizes=to_power(signal.sizes or {}, evened) if evened else {},
+            sizes=to_power(_centred_sizes(signal, centre), evened) if evened else {},
             near=self._near(signal, centre, factor, common),
         )
         return made, unit, factors * (1 + uneven * known**2)
@@ -173,21 +173,17 @@ class Statistics:
         if 0 not in self.sizes:
             return 2 * averaged(pairs, self.sizes), None, 0.0
         batch, sizes = self.sizes[0], signal.sizes or {}
-        law = law_of(sizes)
-        few = dominance(law) / batch
+        few = dominance(law_of(sizes)) / batch
         within = {axis: size for axis, size in self.sizes.items() if axis > 0}
         # Twice the mean square of all pairs' correlations is how uneven a mean of squares is.
         own = 2 * averaged(pairs, within)
-        common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
-        power = 0.5 if signal.mean_power is None else round(signal.mean_power, 2)
-        centred = centred_power(law, common, power)
+        evened = max(1 - own / batch, 0.0)
         if signal.channels is not None:
             # How channels differ is known, and what that makes of their pattern.
             own, lasting = signal.channels.uneven, signal.channels.lasting**2
-            evened = centred * max(1 - own / batch, 0.0)
+            evened = max(1 - own / batch, 0.0)
             return own * (few + (1 - 1 / batch) * lasting), signal.channels.patterned, evened
         uneven = 2 * averaged(pairs, self.sizes) + own * (few - 1 / batch)
-        evened = centred * max(1 - own / batch, 0.0)
         places = math.prod(within.values())
         if places <= 1:
             return uneven, None, evened
@@ -238,6 +234,12 @@ def _centre(signal: Signal, sizes: dict[int, float], whole: Sequence[int]) -> Si
     return Signal(square, signal.mean, along, apart=apart)
 
 
+def _centred_sizes(signal: Signal, centre: Signal) -> Sizes:
+    """Returns a signal's sizes once the mean over all samples is off."""
+    common = round(max(centre.second_moment, 0.0) / signal.second_moment, 2)
+    return centred(signal.sizes or {}, common, 0.5 if signal.mean_power is None else round(signal.mean_power, 2))
+
+
 def _by_unit(gradient: Signal, axis: int, factors: np.ndarray) -> Signal:
     """Returns a gradient whose squares grow by a factor for each unit."""
     own = gradient.profile[axis] if gradient.profile else None
@@ -255,6 +257,5 @@ def _sizes_left(gradient: Signal, made: Signal, lost: Signal, radial: float) -> 
     if not gradient.sizes or gradient.second_moment <= 0:
         return gradient.sizes
     floor = float(f"{lost.second_moment / gradient.second_moment:.2g}")
-    floored = to_power(gradient.sizes, floored_power(law_of(gradient.sizes, GRADIENTS), floor))
     signal = made.sizes or {}
-    return product([floored, to_power(signal, power_lost(gradient.sizes, signal, radial / gradient.second_moment))])
+    return product([floored(gradient.sizes, floor), to_power(signal, power_lost(gradient.sizes, signal, radial / gradient.second_moment))])
