@@ -85,6 +85,7 @@ class Channels:
             over all other readers of an entry that one tap reads.
         parts: the share that one entry has in the variance of what its readers make, and that variance over the
             mean of all: of groups that get equally much back.
+        larger: how much larger what a window makes is beside its channel's others, by how much it hands back.
         lasting: the share of the variance that samples have in common because the signal has, not by borders.
     """
 
@@ -99,6 +100,7 @@ class Channels:
     share: float
     together: float
     parts: tuple[tuple[float, float], ...]
+    larger: float
     lasting: float
 
 
@@ -140,7 +142,7 @@ def channels_of(
         uneven,
         (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
         (1 - source.within) / float(through.mean()) * readers,
-        _parts_of_entries(axes),
+        *_parts_of_entries(axes),
         float(lasting.mean() / through.mean()),
     )
 
@@ -193,10 +195,11 @@ def _unevenness(positions: int, entries: int, law: np.ndarray, unlike: float, so
     return float(made), float((kurtosis[1] - 1) / entries)
 
 
-def _parts_of_entries(axes: list[np.ndarray]) -> tuple[tuple[float, float], ...]:
+def _parts_of_entries(axes: list[np.ndarray]) -> tuple[tuple[tuple[float, float], ...], float]:
     """Returns the shares that taps have in what their window makes, and how large that is, over the mean of all.
 
     Of groups of them, by their shares, to each of which as much comes back. At a border fewer taps share less.
+    And how much larger windows are that hand back more, beside what all kernels make there.
     """
     met, often = _distinct(axes)
     kernels = _kernels(met.shape[1])[: min(max(MOST_PARTS // met.size, FEWEST), KERNELS)]
@@ -209,7 +212,8 @@ def _parts_of_entries(axes: list[np.ndarray]) -> tuple[tuple[float, float], ...]
     groups = np.minimum((mass / mass[-1] * READERS).astype(int), READERS - 1)
     counts = np.bincount(groups, back.ravel()[order], READERS)
     found = [np.bincount(groups, (back * one).ravel()[order], READERS) / counts for one in (shares, sizes)]
-    return tuple(zip(*(one.round(3).tolist() for one in found)))
+    larger = (back * sizes).sum() / (back * sizes.mean(0)).sum()
+    return tuple(zip(*(one.round(3).tolist() for one in found))), float(larger)
 
 
 def _form(kernels: np.ndarray, matrix: np.ndarray) -> np.ndarray:

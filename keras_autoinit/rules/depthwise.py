@@ -62,7 +62,9 @@ def _steered(back: Signal, gradient: Signal, context: Context, channels: Channel
     what stands where entries are large, itself and the neighbours that the windows meet.
     """
     more = gradient.steered / gradient.second_moment * channels.together if gradient.second_moment > 0 else 0.0
-    scaled = scale(back, 1 + max(more, 0.0))
+    # Of one channel's windows, those let more of the gradient through that hand back more, too.
+    power = slope_power(gradient)
+    scaled = scale(back, (1 + max(more, 0.0)) * channels.larger**power)
     assert scaled is not None
     grown = dataclasses.replace(scaled, radial=back.radial)
     if context.signal.bent is None:
