@@ -139,7 +139,9 @@ def _large_together(made: Signal, signals: Sequence[Signal], leaning: Leaning, m
         more = math.exp(whole - unlike + sum(together(*pair) for pair in itertools.combinations(dropped, 2)))
     along = tuple(value if axis == 0 else more * value for axis, value in enumerate(made.along))
     near = made.near and dataclasses.replace(made.near, same=more * made.near.same)
-    return dataclasses.replace(made, second_moment=more * made.second_moment, along=along, sizes=product(sizes), near=near)
+    return dataclasses.replace(
+        made, second_moment=more * made.second_moment, along=along, sizes=product(sizes), near=near
+    )
 
 
 def chance_between(signal: Signal, shape: Shape) -> float:

@@ -9,6 +9,7 @@ from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers
 from keras_autoinit.signals import Near, Signal
 from keras_autoinit.sizes import NOTHING, Dropped, product
 
+
 @for_layers("Dropout", "GaussianDropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D")
 def dropout(context: Context) -> Effect:
     """Drops entries in training and enlarges the others: the second moment grows, the agreement stays.

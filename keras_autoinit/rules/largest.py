@@ -196,7 +196,8 @@ def _grown(made: Signal, axis: int, means: np.ndarray, squares: np.ndarray) -> S
         pairs = by_distance(np.outer(roots, roots))[: near.same.shape[place]]
         shape = [-1 if i == place else 1 for i in range(near.same.ndim)]
         near = near.changed(lambda values: values * pairs.reshape(shape))
-        pulls = [roots / roots.mean() if i == place else one for i, one in enumerate(near.pulls)]
+        known = near.pulls or (np.ones(1),) * len(near.axes)
+        pulls = [roots / roots.mean() if i == place else one for i, one in enumerate(known)]
         near = dataclasses.replace(near, pulls=tuple(pulls))
     square, mean = growth * made.second_moment, float(means.mean()) * made.mean
     return dataclasses.replace(made, second_moment=square, mean=mean, along=along, near=near)

@@ -258,4 +258,9 @@ def _sizes_left(gradient: Signal, made: Signal, lost: Signal, radial: float) -> 
         return gradient.sizes
     floor = float(f"{lost.second_moment / gradient.second_moment:.2g}")
     signal = made.sizes or {}
-    return product([floored(gradient.sizes, floor), to_power(signal, power_lost(gradient.sizes, signal, radial / gradient.second_moment))])
+    return product(
+        [
+            floored(gradient.sizes, floor),
+            to_power(signal, power_lost(gradient.sizes, signal, radial / gradient.second_moment)),
+        ]
+    )

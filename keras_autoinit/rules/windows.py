@@ -59,8 +59,13 @@ def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near |
     inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
     same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
     pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
-    pulls.update((axis, _pull(pulls.get(axis), len(matrix.T), signal.profile[axis])) for axis, (matrix, *_) in taps.items())
-    found = [_normed(_agreeing(taps[axis][0] * pulls[axis])) if axis in taps else pulls.get(axis, np.ones(1)) for axis in axes]
+    pulls.update(
+        (axis, _pull(pulls.get(axis), len(matrix.T), signal.profile[axis])) for axis, (matrix, *_) in taps.items()
+    )
+    found = [
+        _normed(_agreeing(taps[axis][0] * pulls[axis])) if axis in taps else pulls.get(axis, np.ones(1))
+        for axis in axes
+    ]
     made = Near(tuple(axes), same, other, tuple(found))
     if set(axes) != set(taps) or any(len(matrix) > len(matrix.T) for matrix, *_ in taps.values()):
         return made
