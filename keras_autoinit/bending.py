@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.activations import Activation
+from keras_autoinit.laws import law_with
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import (
     Response,
@@ -23,7 +24,7 @@ from keras_autoinit.responses import (
     slope_where,
 )
 from keras_autoinit.signals import Near, Signal, evened, fainter, powers_at
-from keras_autoinit.sizes import Sizes, law_of, law_with, power_with, product, shift, to_power
+from keras_autoinit.sizes import Sizes, law_of, power_with, product, shift, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
 # Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.

@@ -7,12 +7,12 @@ import math
 from collections.abc import Mapping
 
 from keras_autoinit.graphs import Call, Graph
+from keras_autoinit.laws import law_with
 from keras_autoinit.merges import MERGES, NORMALIZATIONS
 from keras_autoinit.plans import Decision
 from keras_autoinit.prediction import Prediction
 from keras_autoinit.responses import chance_of, powers_of
 from keras_autoinit.signals import Signal
-from keras_autoinit.sizes import law_with
 from keras_autoinit.solving import Solver
 from keras_autoinit.sums import chance_of_square
 

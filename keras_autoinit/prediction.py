@@ -14,11 +14,12 @@ import keras
 from keras_autoinit.bending import activated, within_pairs
 from keras_autoinit.compositions import Composition, composed_activation, composition_at, raised_at
 from keras_autoinit.graphs import Call, Graph
+from keras_autoinit.laws import GRADIENTS, SIGNALS, Leaning
 from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import Mirrored, mirrored_by
 from keras_autoinit.signals import LARGEST, Signal, fitting, independent
-from keras_autoinit.sizes import GRADIENTS, SIGNALS, Leaning, bounded, with_chance
+from keras_autoinit.sizes import bounded, with_chance
 from keras_autoinit.slots import Slot
 from keras_autoinit.sums import added, mixed_sizes
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.activations import Activation
-from keras_autoinit.sizes import Law, log_mean, straight
+from keras_autoinit.laws import Law, log_mean, straight
 
 # Fine enough that a kink between two nodes shifts no moment by more than 1e-4.
 NODES = 1601

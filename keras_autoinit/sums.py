@@ -11,20 +11,9 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.averages import averaged
+from keras_autoinit.laws import BATCH, SIGNALS, Leaning, law_with, log_mean
 from keras_autoinit.signals import Near, Shape, Signal
-from keras_autoinit.sizes import (
-    BATCH,
-    SIGNALS,
-    Leaning,
-    Sizes,
-    law_with,
-    log_mean,
-    of_sum,
-    product,
-    split,
-    together,
-    variance_of,
-)
+from keras_autoinit.sizes import Sizes, of_sum, product, split, together, variance_of
 
 # The least share that counts: to a negative power, nothing would be without bounds.
 FAINT = 1e-3
@@ -171,7 +160,7 @@ def chance_of_sum(signals: Sequence[Signal], shape: Shape) -> float:
 
 
 def _alike_in_one(first: Signal, second: Signal, shape: Shape) -> float:
-    """Returns the mean product of two signals' correlations, over pairs of positions of one sample beyond those of two."""
+    """Returns the mean product of two signals' correlations in one sample, beyond that between samples."""
     one = _correlations(first)
     both = multiplied([one, one if second is first else _correlations(second)])
     sizes = {axis: float(size) for axis, size in enumerate(shape[:-1]) if axis > 0}

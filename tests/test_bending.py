@@ -8,8 +8,8 @@ import pytest
 
 from keras_autoinit.activations import activation
 from keras_autoinit.bending import activated, coherence, larger_where, slope_power, steepness, within_pairs
+from keras_autoinit.laws import SIGNALS
 from keras_autoinit.signals import Signal, independent
-from keras_autoinit.sizes import SIGNALS
 
 DRAWS = 400_000
 

@@ -15,8 +15,8 @@ from keras import layers
 from keras_autoinit import AutoInit, Theory
 from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
+from keras_autoinit.laws import BATCH
 from keras_autoinit.prediction import Given, follow
-from keras_autoinit.sizes import BATCH
 
 # What is wanted: median and 95th percentile of |log2| for signals, then for gradients, of as many draws as it takes.
 BOUNDS = (0.05, 0.20, 0.10, 0.35)

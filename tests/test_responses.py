@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from keras_autoinit.activations import activation
+from keras_autoinit.laws import log_mean
 from keras_autoinit.responses import SQUARES, radial_growth, radial_share, respond, respond_unevenly, slope_beside
-from keras_autoinit.sizes import log_mean, typical_batch
+from keras_autoinit.sizes import typical_batch
 
 
 def test_a_response_is_the_integral():

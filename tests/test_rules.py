@@ -18,10 +18,10 @@ from keras_autoinit.averages import averaged
 from keras_autoinit.bending import steepness
 from keras_autoinit.gradients import forward
 from keras_autoinit.graphs import read
+from keras_autoinit.laws import BATCH
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.rules.products import contracted, weighted
 from keras_autoinit.signals import Signal, constant
-from keras_autoinit.sizes import BATCH
 
 SAMPLES = 64
 SHARED = 0.5

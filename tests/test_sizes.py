@@ -9,17 +9,14 @@ import pytest
 from keras import layers
 
 from keras_autoinit.graphs import read
+from keras_autoinit.laws import BATCH, SIGNALS, dominance, log_mean
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.signals import independent
 from keras_autoinit.sizes import (
-    BATCH,
     CHANCES,
-    SIGNALS,
     bounded,
     covariance,
-    dominance,
     floored_power,
-    log_mean,
     of_sum,
     power_lost,
     power_with,

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from keras_autoinit.laws import BATCH
 from keras_autoinit.signals import Signal, independent
-from keras_autoinit.sizes import BATCH
 from keras_autoinit.sums import (
     added,
     blended,

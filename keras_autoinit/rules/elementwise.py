@@ -15,6 +15,7 @@ from keras_autoinit.activations import Activation
 from keras_autoinit.axes import aligned, summed_back
 from keras_autoinit.bending import activated, larger_where
 from keras_autoinit.graphs import activation_of
+from keras_autoinit.laws import GRADIENTS
 from keras_autoinit.rectified import RELU, Law, law_of_all, rectified
 from keras_autoinit.responses import chance_of
 from keras_autoinit.rules.base import (
@@ -29,7 +30,7 @@ from keras_autoinit.rules.base import (
     scaled,
 )
 from keras_autoinit.signals import Shape, Signal, constant, independent
-from keras_autoinit.sizes import GRADIENTS, Sizes, variance_of, with_chance
+from keras_autoinit.sizes import Sizes, variance_of, with_chance
 from keras_autoinit.sums import added, blended, chance_between, chance_of_sum, mixed_sizes, multiplied
 
 # What a model does to its inputs itself, to numbers that whoever built it knew.

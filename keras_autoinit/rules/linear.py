@@ -12,13 +12,14 @@ import numpy as np
 
 from keras_autoinit.activations import activation
 from keras_autoinit.bending import activated, coherence
+from keras_autoinit.laws import gaussian_places
 from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, scale
 from keras_autoinit.rules.depthwise import channel_by_channel, is_depthwise, returned
 from keras_autoinit.rules.elementwise import unevenly_bent
 from keras_autoinit.rules.products import weighted
 from keras_autoinit.rules.windows import back_through_windows, taps_of, through_windows, transposed_taps_of, unit_axis
 from keras_autoinit.signals import Signal, constant
-from keras_autoinit.sizes import Sizes, gaussian_places, with_chance
+from keras_autoinit.sizes import Sizes, with_chance
 from keras_autoinit.slots import Slot, slots_of
 from keras_autoinit.sums import chance_between
 from keras_autoinit.taps import Taps, positions_lost

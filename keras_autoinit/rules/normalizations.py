@@ -8,10 +8,10 @@ from typing import Any
 
 import keras
 
+from keras_autoinit.laws import BATCH
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
 from keras_autoinit.rules.statistics import Statistics
 from keras_autoinit.signals import Shape, Signal, constant
-from keras_autoinit.sizes import BATCH
 
 
 @for_layers("BatchNormalization")

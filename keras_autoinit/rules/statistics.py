@@ -12,19 +12,10 @@ import numpy as np
 
 from keras_autoinit.averages import averaged
 from keras_autoinit.bending import steepness, steepness_of_mean
+from keras_autoinit.laws import GRADIENTS, dominance
 from keras_autoinit.rules.base import scale
 from keras_autoinit.signals import Near, Signal
-from keras_autoinit.sizes import (
-    GRADIENTS,
-    Sizes,
-    centred,
-    dominance,
-    floored,
-    law_of,
-    power_lost,
-    product,
-    to_power,
-)
+from keras_autoinit.sizes import Sizes, centred, floored, law_of, power_lost, product, to_power
 from keras_autoinit.sums import FAINT, blended, multiplied
 
 

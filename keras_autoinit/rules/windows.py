@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from keras_autoinit.averages import averaged
 from keras_autoinit.rules.base import Context
+from keras_autoinit.rules.pulls import beyond_distance, pulls_through
 from keras_autoinit.signals import FARTHEST, Near, Signal
 from keras_autoinit.taps import Taps, by_distance, in_common, stride_of, taps_met
 
@@ -47,7 +46,6 @@ def _met(signal: Signal, taps: dict[int, Taps]) -> tuple[Signal, float]:
 
 def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near | None:
     """Returns how far windows agree by their distance: as the entries that the same tap meets, if it is inside both."""
-    signal = signal if signal.profile else dataclasses.replace(signal, profile=(None,) * len(signal.along))
     known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.same.shape))
     both = {axis: by_distance(common)[:FARTHEST] for axis, (_, common, _) in taps.items()}
     if (not known and not both) or any(len(one) == 0 or one[0] <= 0 for one in both.values()):
@@ -58,81 +56,11 @@ def _near_through(signal: Signal, taps: dict[int, Taps], share: float) -> Near |
     distances = [np.arange(len(both.get(axis, range(known.get(axis, 0))))) * strides.get(axis, 1) for axis in axes]
     inside = math.prod(np.ix_(*(both[axis] / both[axis][0] if axis in both else np.ones(known[axis]) for axis in axes)))
     same, other = (share * inside * signal.by_distance(axes, distances, apart) for apart in (False, True))
-    pulls = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
-    pulls.update(
-        (axis, _pull(pulls.get(axis), len(matrix.T), signal.profile[axis])) for axis, (matrix, *_) in taps.items()
-    )
-    found = [
-        _normed(_agreeing(taps[axis][0] * pulls[axis])) if axis in taps else pulls.get(axis, np.ones(1))
-        for axis in axes
-    ]
-    made = Near(tuple(axes), same, other, tuple(found))
+    made = Near(tuple(axes), same, other, pulls_through(signal, taps, axes))
     if set(axes) != set(taps) or any(len(matrix) > len(matrix.T) for matrix, *_ in taps.values()):
         return made
-    more = _mean_of_taps(signal, made, {axis: (taps[axis][0], pulls[axis]) for axis in axes}, share * inside, distances)
+    more = beyond_distance(signal, made, taps, share * np.asarray(inside), distances)
     return dataclasses.replace(made, other=other + more)
-
-
-def _pull(known: np.ndarray | None, count: int, profile: Any) -> np.ndarray:
-    """Returns how far each entry along an axis agrees with the mean of all."""
-    if known is not None and len(known) == count:
-        return known
-    # Where there are zeros, nothing agrees.
-    return np.ones(count) if profile is None or len(profile) != count else _normed((profile > 0).astype(float))
-
-
-def _agreeing(met: np.ndarray) -> np.ndarray:
-    """Returns how far what each window's taps meet agrees with what the same taps meet in all windows.
-
-    Of a transposed convolution, whose taps differ from window to window, as far as what they meet agrees with all.
-    """
-    if len(met) > met.shape[1] or not met.any():
-        return np.asarray(met.sum(1))
-    windows, entries = np.nonzero(met)
-    values, taps = met[windows, entries], entries - stride_of(met) * windows
-    taps -= taps.min()
-    means = np.bincount(taps, values)
-    return np.bincount(windows, values * means[taps], len(met)) / len(met)
-
-
-def _normed(values: np.ndarray) -> np.ndarray:
-    return np.asarray(values / values.mean()) if values.mean() > 0 else np.ones(1)
-
-
-def _mean_of_taps(
-    signal: Signal,
-    made: Near,
-    taps: dict[int, tuple[np.ndarray, np.ndarray]],
-    inside: np.ndarray,
-    distances: Sequence[np.ndarray],
-) -> float:
-    """Returns by how much more all windows agree than they would if pairs of entries did so by their distance alone.
-
-    The mean over all windows is that of what each tap meets, `sum_t (E m_t)^2`. A tap that is beyond the border in
-    some windows meets nothing there, but elsewhere what is not at that border.
-
-    Args:
-        signal: that the windows meet.
-        made: what is known of the windows by their distance.
-        taps: for each axis, the share of each window's taps that meets each entry, and the entries' pulls.
-        inside: by distance, how much of what agrees is inside.
-        distances: of the entries, for each of the windows'.
-    """
-    given, after = ({axis: float(matrix.shape[i]) for axis, (matrix, _) in taps.items()} for i in (1, 0))
-    whole = averaged(signal, given, (0,))
-    exact, alike = whole, []
-    for (axis, (matrix, pull)), apart in zip(taps.items(), distances):
-        # What is beside zeros agrees among itself.
-        held = float((pull > 0).mean())
-        exact *= held * float(_agreeing(matrix * pull).mean()) / max(float(matrix.max(initial=0.0)), 1e-30)
-        pairs, there = (np.correlate(one, one, "full")[len(one) - 1 :] for one in (held * pull, 1.0 * (pull > 0)))
-        alike.append((pairs / np.maximum(there, 1))[np.minimum(apart, len(pull) - 1)])
-    table, zeros = inside * whole * math.prod(np.ix_(*alike)), (0.0,) * len(signal.along)
-    found, known = (
-        averaged(Signal(0.0, 0.0, zeros, apart=(far,) * len(zeros), near=made.changed(lambda _: one)), after, (0,))
-        for one, far in ((table, float(table.ravel()[-1])), (np.ones_like(table), 0.0))
-    )
-    return (exact - found) / known if known > 0 else 0.0
 
 
 def back_through_windows(gradient: Signal | None, taps: dict[int, Taps]) -> Signal | None:
