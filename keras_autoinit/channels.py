@@ -212,7 +212,9 @@ def _parts_of_entries(axes: list[np.ndarray]) -> tuple[tuple[tuple[float, float]
     groups = np.minimum((mass / mass[-1] * READERS).astype(int), READERS - 1)
     counts = np.bincount(groups, back.ravel()[order], READERS)
     found = [np.bincount(groups, (back * one).ravel()[order], READERS) / counts for one in (shares, sizes)]
-    larger = (back * sizes).sum() / (back * sizes.mean(0)).sum()
+    # A normalization has made all channels pass back as much.
+    evened = sizes * often[:, None]
+    larger = (evened * sizes).sum() / (evened * sizes.mean(0)).sum()
     return tuple(zip(*(one.round(3).tolist() for one in found))), float(larger)
 
 

@@ -114,3 +114,12 @@ def test_what_a_normalization_behind_takes_off_stays_off(name, left):
     assert steepness(independent((2, 4))) == 1.0
     assert steepness(come_back("swish")) > 1.2
     assert steepness(come_back("relu")) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_gradients_of_two_samples_agree_as_little_behind_a_slope_as_at_two_places():
+    """Of a gradient whose mean over all is off, and a rectifier: `(E f')^2 / E f'^2` is a half."""
+    signal = Signal(1.0, 0.0, (0.0, 0.3, 0.0), apart=(0.0, 0.0, 0.0))
+    _, back = activated(signal, activation("relu"))
+    found = back(Signal(1.0, 0.0, (-0.02, 0.6, 0.0), apart=(-0.02, -0.02, 0.0)))
+    assert found.apart[1] == pytest.approx(-0.02 / 4, rel=1e-3)
+    assert found.along[0] == pytest.approx(found.apart[1])

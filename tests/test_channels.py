@@ -96,3 +96,20 @@ def test_windows_that_overlap_agree_in_some_channels_and_are_opposed_in_others(d
     squares = (agreed[:, apart] ** 2).mean(1)
     expected = squares.mean() - chance - agreed[:, apart].mean() ** 2
     assert found.unlike == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize("side", [2, 4])
+def test_windows_that_hand_back_more_are_larger(side):
+    """Of drawn kernels, the size of a window beside its channel's others, which is how much its taps hand back, too."""
+    weights = kernels(DRAWS, 9, np.random.default_rng(1))
+    axis = np.array([[0 <= window + tap - 1 < side for tap in range(3)] for window in range(side)])
+    inside = (axis[:, None, :, None] & axis[None, :, None, :]).reshape(side * side, 9)
+    squares = weights[:, None] ** 2 * inside
+    sizes = squares.sum(2) / squares.sum((1, 2))[:, None] * side * side
+    expected = (sizes**2).sum() / (sizes * sizes.mean(0)).sum()
+    met = tuple(map(tuple, axis.astype(float).tolist()))
+    source = Source(activation("linear").function, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0)
+    found = channels_of((met, met), 0.0, side * side, 0.0, source, 64, 3)
+    # Of 256 kernels at most.
+    assert found.larger - 1 == pytest.approx(expected - 1, rel=0.3)
+    assert found.larger > 1.02

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 from keras_autoinit.activations import activation
-from keras_autoinit.laws import log_mean
-from keras_autoinit.responses import SQUARES, radial_growth, radial_share, respond, respond_unevenly, slope_beside
-from keras_autoinit.sizes import typical_batch
+from keras_autoinit.laws import law_with, log_mean
+from keras_autoinit.responses import (
+    SQUARES,
+    radial_growth,
+    radial_of_mean,
+    radial_share,
+    respond,
+    respond_unevenly,
+    slope_beside,
+)
 
 
 def test_a_response_is_the_integral():
@@ -53,15 +60,16 @@ def test_what_would_only_make_a_signal_larger(name):
     slopes = (f(z + step) - f(z - step)) / (2 * step)
     given = (activation(name), 0.0, 1.0, None)
     assert radial_growth(*given) == pytest.approx(np.mean((slopes * z) ** 2) / np.mean(slopes**2), rel=0.02)
+    assert radial_of_mean(*given) == pytest.approx(np.mean(slopes * z) ** 2 / np.mean(slopes) ** 2, rel=0.02, abs=1e-4)
     both = np.mean(slopes * z * f(z)) ** 2 / np.mean((slopes * z) ** 2) / np.mean(f(z) ** 2)
     # Five standard errors of a correlation.
     assert radial_share(*given) == pytest.approx(1 - both, abs=5 / np.sqrt(len(z)))
 
 
 def test_samples_count_by_a_power_of_their_size():
-    sigmoid, uneven = activation("sigmoid"), 1.0
-    places, shares = typical_batch(uneven)
-    squares = np.exp(places - log_mean(uneven))
+    sigmoid, uneven = activation("sigmoid"), law_with(1.0)
+    logs, shares = uneven.batch()
+    squares = np.exp(logs - log_mean(uneven))
     means = np.array([respond(sigmoid, 0.0, float(f"{one:.3g}")).slope for one in squares])
     assert respond_unevenly(sigmoid, 0.0, 1.0, None, uneven).slope == pytest.approx(shares @ means)
     expected = shares @ (squares**0.5 * means) / (shares @ squares**0.5)

@@ -22,6 +22,7 @@ from keras_autoinit.laws import BATCH
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.rules.products import contracted, weighted
 from keras_autoinit.signals import Signal, constant
+from keras_autoinit.sizes import Dropped
 
 SAMPLES = 64
 SHARED = 0.5
@@ -280,6 +281,44 @@ def test_a_border_is_less_faint_once_the_mean_is_off():
     assert after.profile[1][0] > before.profile[1][0] + 0.05
 
 
+# Of windows that hold zeros, the side, what is padded on either side, the taps and the stride.
+WINDOWS = {"same": (4, (1, 1), 3, 1), "strided": (8, (0, 1), 3, 2), "every other": (4, (0, 0), 1, 2)}
+
+
+def of_windows(name):
+    """What convolutions read behind a rectifier whose borders are faint; a convolution that reads it."""
+    side, pad, taps, stride = WINDOWS[name]
+    inputs = keras.Input((side, side, 64))
+    read_by = layers.ReLU()(layers.Conv2D(256, 3, padding="same")(inputs))
+    model = keras.Model(inputs, read_by)
+    keras.utils.set_random_seed(0)
+    values = np.pad(measured(model, (side, side, 64), training=True), ((0, 0), pad, pad, (0, 0)))
+    found = np.lib.stride_tricks.sliding_window_view(values, (taps, taps), axis=(1, 2))[:, ::stride, ::stride]
+    padded = layers.ZeroPadding2D((pad, pad))(read_by)
+    return inputs, layers.Conv2D(64, taps, strides=stride)(padded), found
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_windows_have_in_common_what_their_taps_do(name):
+    """The mean of all windows, over all kernels: of what each tap meets."""
+    inputs, made, windows = of_windows(name)
+    graph = read(keras.Model(inputs, made))
+    signal = follow(graph, Given()).signals[graph.outputs[0]]
+    share = (windows.mean((0, 1, 2)) ** 2).sum() / (windows**2).mean((0, 1, 2)).sum()
+    told = averaged(signal, {0: float(SAMPLES), **{axis: float(windows.shape[axis]) for axis in (1, 2)}})
+    # Of 256 channels, each with a mean of its own.
+    assert told / signal.second_moment == pytest.approx(share, rel=0.02)
+
+
+@pytest.mark.parametrize("name", ["same", "strided"])
+def test_borders_are_as_faint_as_they_are_once_the_mean_is_off(name):
+    inputs, made, windows = of_windows(name)
+    graph = read(keras.Model(inputs, normalized(made)))
+    signal = follow(graph, Given()).signals[graph.outputs[0]]
+    left = ((windows - windows.mean((0, 1, 2))) ** 2).mean((0, 2)).sum((1, 2, 3))
+    assert signal.profile[1] == pytest.approx(left / left.mean(), abs=0.03)
+
+
 def test_epsilon_is_certain_where_variances_are_not():
     """Of two positions, variances differ by chance: beside epsilon that matters less, forward as backward."""
     inputs = keras.Input((1, 2, 2048))
@@ -363,7 +402,7 @@ def test_samples_that_keep_their_branch_get_larger_gradients():
     whole = keras.Model(inputs, of_two_parts(inputs, layers.Dropout(rate, noise_shape=(None, 1))))
     prediction = follow(graph := read(whole), Given())
     places = {name: graph.calls_of(whole.get_layer(name))[0].outputs[0] for name in ("branch", "sum")}
-    assert any("dropped" in str(key) for key in prediction.signals[places["sum"]].sizes)
+    assert any(isinstance(key, Dropped) for key in prediction.signals[places["sum"]].sizes)
     back = {name: prediction.gradients[number].second_moment for name, number in places.items()}
     found = []
     for seed in range(40):
@@ -403,6 +442,28 @@ def test_gradients_have_as_little_of_what_only_makes_channels_larger(name):
     told = follow(graph, Given()).gradients[call.outputs[0]]
     # 512 squares of Gaussians, each of a mean: five standard errors.
     assert told.radial * steepness(told) == pytest.approx(shares.mean(), abs=5 * shares.std() / np.sqrt(512) + 0.01)
+
+
+def test_gradients_that_a_normalization_has_centred_have_little_of_a_mean_left():
+    """They sum to nothing over a batch; behind a rectifier, to half as much as if they knew nothing of each other."""
+    first = layers.BatchNormalization(name="first", epsilon=1e-6)
+    inputs = keras.Input((2, 2, 64))
+    hidden = layers.ReLU()(first(layers.Conv2D(512, 1)(inputs)))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(normalized(layers.Conv2D(512, 1)(hidden))))
+    source, back = np.random.default_rng(0), {}
+    batch = source.normal(size=(BATCH, 2, 2, 64)).astype("float32")
+    graph = read(model, batch, runnable=True)
+    passed = forward(graph, batch, lambda call, outputs: None)
+    ends = [source.normal(size=(BATCH, 512)).astype("float32")]
+    passed.back(ends, lambda call, gradients: back.update(zip(call.outputs, gradients)))
+    (call,) = graph.calls_of(first)
+    gradient = keras.ops.convert_to_numpy(back[call.outputs[0]]).astype(np.float64).reshape(-1, 512)
+    means = gradient.mean(0) ** 2 / np.mean(gradient**2)
+    told = follow(graph, Given()).gradients[call.outputs[0]]
+    share = averaged(told, {0: float(BATCH), 1: 2.0, 2: 2.0}) / told.second_moment
+    # 512 squares: five standard errors.
+    assert share == pytest.approx(means.mean(), abs=5 * means.std() / np.sqrt(512))
+    assert share < 0.7 / len(gradient)
 
 
 def test_queries_hear_nothing_of_what_all_keys_have_in_common():

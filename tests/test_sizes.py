@@ -9,18 +9,24 @@ import pytest
 from keras import layers
 
 from keras_autoinit.graphs import read
-from keras_autoinit.laws import BATCH, SIGNALS, dominance, log_mean
+from keras_autoinit.laws import BATCH, SIGNALS
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.signals import independent
 from keras_autoinit.sizes import (
     CHANCES,
+    NOTHING,
+    Dropped,
     bounded,
+    centred,
     covariance,
-    floored_power,
+    floored,
+    law_of,
     of_sum,
     power_lost,
     power_with,
-    typical_batch,
+    shift,
+    together,
+    variance_of,
 )
 from keras_autoinit.sums import blended, multiplied
 
@@ -46,25 +52,6 @@ def leaning(chance, variance):
     return math.sqrt(variance) * (raised - raised.mean()) / raised.std()
 
 
-@pytest.mark.parametrize("variance", [0.0, 0.5, 4.0])
-def test_a_typical_batch_leans_the_more_the_further_it_is_spread(chances, variance):
-    places, shares = typical_batch(variance)
-    assert shares.sum() == pytest.approx(1.0)
-    assert shares @ places == pytest.approx(0.0, abs=1e-12)
-    assert shares @ places**2 == pytest.approx(1.0)
-    law = np.mean((leaning(chances["a"], variance) / math.sqrt(variance)) ** 3) if variance else 0.0
-    # What is left of the tail in 32 samples at the quantiles, taken together in groups.
-    assert 0.7 * law - 1e-9 <= shares @ places**3 <= law + 0.05
-
-
-@pytest.mark.parametrize("variance", [0.1, 1.0, 4.0])
-def test_the_mean_of_a_batch_lies_between_that_of_half_of_all_and_that_of_all(chances, variance):
-    means = np.exp(leaning(chances["a"], variance)).mean(1)
-    # The groups of the batch blur its second largest samples: a tenth of what the logarithm itself goes to.
-    blur = 0.1 * math.sqrt(variance)
-    assert np.log(np.median(means)) - blur < log_mean(variance) < np.log(means.mean()) + blur
-
-
 def test_what_is_large_in_the_same_samples_is_larger_together(chances):
     first, second = {"a": 0.4, "b": 0.15}, {"a": 0.25, "c": 0.2}
     one, other = (np.exp(drawn(sizes, chances)) for sizes in (first, second))
@@ -78,24 +65,14 @@ def test_what_is_large_in_the_same_samples_is_larger_together(chances):
     assert power_with(first, second) == pytest.approx(slopes[0], abs=5 / math.sqrt(DRAWS * BATCH))
 
 
-@pytest.mark.parametrize("variance", [0.3, 1.4])
-def test_few_samples_outweigh_all_others(chances, variance):
-    logs = leaning(chances["a"], variance)
-    # The variance that is told is that of a batch.
-    logs *= math.sqrt(variance) / logs.std(1, keepdims=True)
-    sizes = np.exp(logs)
-    weight = (sizes**2).mean(1) / sizes.mean(1) ** 2
-    # As above: the largest sample of a typical batch is the mean of those of all.
-    assert np.median(weight) < dominance(variance) < np.mean(weight) * 1.1
-
-
 @pytest.mark.parametrize(("variance", "floor"), [(0.5, 0.1), (1.5, 0.05)])
 def test_small_samples_are_so_no_more_where_the_same_is_added_to_all(chances, variance, floor):
     logs = leaning(chances["a"], variance)
     sizes = np.exp(logs) / np.exp(logs).mean(1, keepdims=True)
     slope = np.mean(logs * np.log(sizes + floor)) / np.mean(logs**2)
+    power = floored({"a": math.sqrt(variance)}, floor, SIGNALS)["a"] / math.sqrt(variance)
     # Of a group, that of the mean is told: its least sample is the most of a floor's.
-    assert slope < floored_power(variance, floor) < slope + (1 - slope) / 3
+    assert slope < power < slope + (1 - slope) / 3
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
@@ -230,3 +207,59 @@ def test_a_trunk_keeps_its_samples_sizes_where_it_is_rectified_again():
     added, bent = (signals[number].sizes for number in (call.inputs[0], call.outputs[0]))
     assert len(added) > 2
     assert added.items() <= bent.items()
+
+
+RATE = 0.15
+DROP = Dropped(0, RATE)
+
+
+def sizes_if_dropped(value):
+    """The size of a sample that is kept, and of one that is dropped, and how many there are of each."""
+    return np.array([1.0, math.exp(-value)]), np.array([1 - RATE, RATE])
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.7, 0.4), (0.7, 5.0), (1.2, NOTHING)])
+def test_samples_that_are_dropped_make_as_much_of_a_product_as_they_do(first, second):
+    (one, counts), (other, _) = sizes_if_dropped(first), sizes_if_dropped(second)
+    larger = counts @ (one * other) / (counts @ one) / (counts @ other)
+    assert together({DROP: first, "a": 0.3}, {DROP: second, "a": 0.2}) == pytest.approx(math.log(larger) + 0.06)
+    assert shift({DROP: first}, {DROP: second}) == pytest.approx(
+        counts @ (other * np.log(one)) / (counts @ other) - counts @ np.log(one)
+    )
+    # Once all that are dropped are nothing, more of it changes nothing.
+    assert together({DROP: first}, {DROP: 20.0}) == pytest.approx(together({DROP: first}, {DROP: NOTHING}))
+
+
+@pytest.mark.parametrize(("first", "second", "share"), [(0.0, NOTHING, 0.5), (0.0, NOTHING, 0.2), (0.8, 1.1, 0.4)])
+def test_a_sum_keeps_what_its_parts_do(first, second, share):
+    (one, counts), (other, _) = sizes_if_dropped(first), sizes_if_dropped(second)
+    whole = (1 - share) * one / (counts @ one) + share * other / (counts @ other)
+    found = of_sum([{DROP: first} if first else {}, {DROP: second}], [1 - share, share])
+    assert found[DROP] == pytest.approx(math.log(whole[0] / whole[1]))
+
+
+def test_samples_that_are_dropped_vary_as_they_do():
+    logs, counts = -np.array([0.0, 0.6]), np.array([1 - RATE, RATE])
+    variance = counts @ logs**2 - (counts @ logs) ** 2
+    assert variance_of({DROP: 0.6}) == pytest.approx(variance)
+    assert variance_of({DROP: 0.6, "a": 0.3}) == pytest.approx(variance + 0.09)
+    # What leans to the right does so less beside what does not.
+    assert 0 < law_of({DROP: 0.6, "a": 0.3}).lean < law_of({"a": 0.3}).lean
+
+
+@pytest.mark.parametrize("value", [0.5, 1.5])
+def test_a_sample_that_is_dropped_is_less_small_once_a_mean_is_off(value):
+    """Of Gaussians with a mean: `(m_s - m)^2 + v_s`, with means that go as spreads do."""
+    common, power = 0.2, 0.5
+    (sizes, _) = sizes_if_dropped(value)
+    means, spreads = np.sqrt(common) * sizes**power, (1 - common) * sizes
+    left = spreads + (means - np.sqrt(common)) ** 2
+    found = centred({DROP: value, "a": 0.2}, common, power)
+    assert found[DROP] == pytest.approx(math.log(left[0] / left[1]))
+    assert 0 < found["a"] < 0.2
+    assert centred({DROP: value}, 0.0, power) == {DROP: value}
+
+
+def test_a_sample_that_is_dropped_is_less_small_beside_a_floor():
+    assert floored({DROP: NOTHING}, 0.1)[DROP] == pytest.approx(math.log(11))
+    assert floored({DROP: 0.5}, 0.0) == {DROP: 0.5}
