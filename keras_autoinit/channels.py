@@ -141,10 +141,20 @@ def channels_of(
         max(uneven - read, 0.0),
         uneven,
         (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
-        (1 - source.within) / float(through.mean()) * readers,
+        (1 - source.within) * readers * _pairs_of_taps(kernels**2 * np.diag(both), through, np.diag(both)),
         *_parts_of_entries(axes),
         float(lasting.mean() / through.mean()),
     )
+
+
+def _pairs_of_taps(squares: np.ndarray, through: np.ndarray, often: np.ndarray) -> float:
+    """Returns the mean product of two taps' squares over what their kernel lets through, over that of one tap's.
+
+    Of few taps a normalization leaves the others less where one is large.
+    """
+    own, whole = squares.sum(1), often.sum()
+    pairs = (own**2 - (squares**2).sum(1)) / max(1 - (often**2).sum() / whole**2, 1e-12)
+    return float(np.mean(pairs / through**2) / np.mean(own / through) / whole)
 
 
 def _unlike(axes: list[np.ndarray], overlap: float, source: Source, own: np.ndarray, through: np.ndarray) -> float:
