@@ -23,7 +23,7 @@ from keras_autoinit.responses import (
     respond_unevenly,
     slope_where,
 )
-from keras_autoinit.signals import Near, Signal, evened, fainter, powers_at
+from keras_autoinit.signals import Near, Signal, evened, fainter, pairs_at
 from keras_autoinit.sizes import Sizes, law_of, power_with, product, shift, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
@@ -55,10 +55,12 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     along = tuple(map(response.covariance, correlations, unlike))
     along = (*map(response.between_samples, correlations[:1]), *along[1:])
     apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
-    near = _near(signal, response, max(unlike, default=0.0), of_mean)
-    made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns, near=near)
     powers = _powers(function, signal) if signal.profile else (0.0, 0.0)
     shares = [_to_power(signal, power) for power in powers]
+    near = _near(signal, response, max(unlike, default=0.0), of_mean, shares[0])
+    if near is not None:
+        along = (float(near.other.ravel()[0]), *along[1:])
+    made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns, near=near)
     made = dataclasses.replace(
         weighted_by(made, shares[0], 1.0),
         bent=(function, signal),
@@ -211,7 +213,7 @@ def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
     return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
 
 
-def _near(signal: Signal, response: Response, unlike: float, of_mean: float) -> Near | None:
+def _near(signal: Signal, response: Response, unlike: float, of_mean: float, profile: tuple[Any, ...]) -> Near | None:
     """Returns how far neighbours agree in what a function makes.
 
     Args:
@@ -219,6 +221,7 @@ def _near(signal: Signal, response: Response, unlike: float, of_mean: float) -> 
         response: of the function.
         unlike: the variance of the correlation of two positions of one sample.
         of_mean: the power of the squares that are given to it with which the mean goes.
+        profile: by which what is made grows from place to place.
     """
     if signal.near is None or signal.variance <= 1e-24:
         return None
@@ -229,11 +232,20 @@ def _near(signal: Signal, response: Response, unlike: float, of_mean: float) -> 
     if unlike:
         # A position has nothing unlike itself.
         within.ravel()[0] = response.covariance(float(same.ravel()[0]))
-    near = dataclasses.replace(signal.near, same=alike * within, other=alike * response.all_between_samples(other))
+    between = response.all_between_samples(other)
     if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
-        return near
-    # The mean of a rectifier grows as the spread does, that of a swish more.
-    return dataclasses.replace(near, pulls=powers_at(signal, near.axes, of_mean))
+        return dataclasses.replace(signal.near, same=alike * within, other=alike * between)
+    # The mean of a rectifier grows as the spread does, that of a swish more; and all have it in common, place by place.
+    axes, square = signal.near.axes, response.powers[0]
+    means = [
+        np.ones(1) if (one := signal.profile[axis]) is None else np.maximum(one, FAINT) ** of_mean for axis in axes
+    ]
+    if signal.channels is not None:
+        means = [one / one.mean() for one in means]
+    growth = math.prod(1.0 if one is None else float(one.mean()) for one in profile)
+    table = square / growth * pairs_at(means, signal.near.same.shape)
+    same, other = (alike * (values - square) + table for values in (within, between))
+    return dataclasses.replace(signal.near, same=same, other=other, pulls=tuple(one / one.mean() for one in means))
 
 
 def _powers(function: Activation, signal: Signal) -> tuple[float, float]:

@@ -241,6 +241,15 @@ def powers_at(signal: Signal, axes: Sequence[int], power: float) -> tuple[np.nda
     return tuple(one / one.mean() for one in powers)
 
 
+def pairs_at(values: Sequence[np.ndarray], sizes: Sequence[int]) -> Any:
+    """Returns the mean product of what two places have, by their distance, as a table of these sizes."""
+    found = []
+    for one, size in zip(values, sizes):
+        pairs = np.correlate(one, one, "full")[len(one) - 1 :] / np.arange(len(one), 0, -1)
+        found.append(_as_long(pairs, size))
+    return math.prod(np.ix_(*found))
+
+
 def _as_long(values: np.ndarray, size: int) -> np.ndarray:
     """Returns so many values, the last one again where there are fewer."""
     return values[np.minimum(np.arange(size), len(values) - 1)]
