@@ -106,7 +106,7 @@ def shift(sizes: Sizes, others: Sizes) -> float:
 
 def variance_of(sizes: Sizes) -> float:
     """Returns the variance of a logarithm."""
-    return covariance(sizes, sizes)
+    return sum([key.covariance(one, one) if type(key) is Dropped else one * one for key, one in sizes.items()])
 
 
 def split(sizes: Sizes) -> tuple[Sizes, Mapping[Any, float]]:
