@@ -46,8 +46,7 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     uneven = law_of(sizes)
     given = (function, signal.mean, signal.variance, channels)
     response = respond_unevenly(*given, uneven) if uneven > EVEN else respond(*given)
-    # Powers to three digits: signals that are nearly alike, as behind normalizations, share them.
-    rounded = (function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), channels)
+    rounded = _rounded(function, signal)
     differ = bool(sizes or signal.profile)
     power, steeper, of_mean = powers_of(*rounded, max(uneven, EVEN)) if differ else (1.0, 0.0, 0.5)
     correlations = [_correlation(signal, value) for value in signal.along]
@@ -106,20 +105,23 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     return made, back
 
 
+def _rounded(function: Activation, signal: Signal) -> tuple[Activation, float, float, Any]:
+    """Returns what a function is given, to three digits: signals that are nearly alike share what it makes of them."""
+    return function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), signal.channels
+
+
 def steepness(gradient: Signal) -> float:
     """Returns how much steeper a function is where entries are large, which a gradient has come back through."""
     if gradient.bent is None:
         return 1.0
-    function, signal = gradient.bent
-    return radial_growth(function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), signal.channels)
+    return radial_growth(*_rounded(*gradient.bent))
 
 
 def steepness_of_mean(gradient: Signal) -> float:
     """Returns the same of what all entries of a gradient have in common."""
     if gradient.bent is None:
         return 0.0
-    function, signal = gradient.bent
-    return radial_of_mean(function, float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"), signal.channels)
+    return radial_of_mean(*_rounded(*gradient.bent))
 
 
 def coherence(gradient: Signal) -> float:
@@ -164,8 +166,7 @@ def _where_large(signal: Signal, function: Activation, others: Sizes, moment: in
     uneven = law_of(sizes)
     if uneven <= EVEN:
         # So little of a power is a straight line.
-        rounded = (float(f"{signal.mean:.3g}"), float(f"{signal.variance:.3g}"))
-        power = powers_of(function, *rounded, signal.channels, EVEN)[moment] if uneven.variance else 0.0
+        power = powers_of(*_rounded(function, signal), EVEN)[moment] if uneven.variance else 0.0
         return math.exp(power * shift(sizes, others))
     power = round(power_with(sizes, others), 2)
     if not power:

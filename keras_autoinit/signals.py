@@ -161,12 +161,8 @@ class Signal:
         """
         if self.near is None or not self.profile:
             return 1.0
-        found = []
-        for axis, size in zip(self.near.axes, self.near.same.shape):
-            roots = np.ones(size) if self.profile[axis] is None else np.sqrt(self.profile[axis])
-            pairs = np.correlate(roots, roots, "full")[len(roots) - 1 :] / np.arange(len(roots), 0, -1)
-            found.append(_as_long(pairs, size))
-        return math.prod(np.ix_(*found))
+        known = [self.profile[axis] for axis in self.near.axes]
+        return pairs_at([np.ones(1) if one is None else np.sqrt(one) for one in known], self.near.same.shape)
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""

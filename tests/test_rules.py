@@ -310,6 +310,23 @@ def test_windows_have_in_common_what_their_taps_do(name):
     assert told / signal.second_moment == pytest.approx(share, rel=0.02)
 
 
+@pytest.mark.parametrize("name", ["relu", "swish"])
+def test_what_all_samples_have_in_common_is_most_where_entries_are_large(name):
+    """Of a convolution whose borders are faint, and an activation with a mean: at one place, and over all."""
+    model, _, signal = predicted(
+        lambda x: layers.Activation(name)(normalized(layers.Conv2D(1024, 3, padding="same")(x))), (4, 4, 64)
+    )
+    values = measured(model, (4, 4, 64), training=True)
+    means = values.mean((0, 1, 2))
+    # Two samples: without what each one has with itself.
+    one_place = (values.sum(0) ** 2 - (values**2).sum(0)).mean() / SAMPLES / (SAMPLES - 1)
+    found = averaged(signal, {1: 4.0, 2: 4.0}, (0,))
+    # Means of 1024 units, each over 64 samples of 16 places: within a fiftieth.
+    assert signal.along[0] == pytest.approx(one_place, rel=0.02)
+    assert found == pytest.approx(np.mean(means**2) - values.var() / values[..., 0].size, rel=0.02)
+    assert signal.along[0] > 1.015 * found
+
+
 @pytest.mark.parametrize("name", ["same", "strided"])
 def test_borders_are_as_faint_as_they_are_once_the_mean_is_off(name):
     inputs, made, windows = of_windows(name)
