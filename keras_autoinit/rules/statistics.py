@@ -91,7 +91,7 @@ class Statistics:
         going = averaged(multiplied([gradient, one], GRADIENTS), self.sizes)
         # What all have in common is radial, too, where a function is steeper on one side: a gradient that has been
         # centred has less of it than one whose entries know nothing of each other.
-        alike = lost.second_moment - gradient.second_moment / math.prod(self.sizes.values())
+        alike = lost.second_moment - gradient.second_moment / max(math.prod(self.sizes.values()), 1.0)
         radial = gradient.radial * max(steepness(gradient) * going + steepness_of_mean(gradient) * alike, 0.0)
         along, apart = (
             tuple(value - off - radial * own for value, off, own in zip(*several))
