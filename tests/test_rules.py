@@ -397,6 +397,14 @@ def test_what_averages_to_nothing_does_so_when_some_of_it_is_dropped():
     assert averaged(signal, {0: BATCH, 1: 4.0, 2: 4.0}) == pytest.approx(0.0, abs=0.25 * own / BATCH)
 
 
+def test_rows_that_are_masked_are_few_and_entries_are_half():
+    """Zeros for whole rows are padding; a rectifier written by hand takes every other entry."""
+    _, _, masked = predicted(lambda x: ops.where(ops.all(x > -9, -1, keepdims=True), x, ops.zeros_like(x)), (4, 64))
+    _, _, rectified = predicted(lambda x: ops.where(x > 0, x, ops.zeros_like(x)), (4, 64))
+    assert masked.second_moment == pytest.approx(1.0)
+    assert rectified.second_moment == pytest.approx(0.5)
+
+
 def test_stochastic_depth_drops_whole_samples():
     drop = layers.Dropout(0.5, noise_shape=(None, 1, 1, 1), seed=0)
     _, _, signal = predicted(lambda x: drop(layers.ReLU()(x)), (4, 4, 64))

@@ -333,17 +333,32 @@ def _clip(low: float, high: float) -> Activation:
     return Activation(f"clip({low:g}, {high:g})", (), lambda z: np.clip(z, low, high))
 
 
+@for_operations("ZerosLike")
+def zeros(context: Context) -> Effect:
+    """Makes nothing of anything."""
+    return Effect((context.signal.times(0.0),), lambda gradients: (None,))
+
+
 @for_operations("Where")
 def where(context: Context) -> Effect:
-    """Takes one of two signals, as often the one as the other."""
+    """Takes one of two signals, as often the one as the other; of zeros for whole rows at a time, what they mask."""
     chosen, shape = context.operands[-2:], context.shape_out()
+    shares = _shares_of_masked(context, chosen)
     parts = [aligned(one.signal, one.shape, shape) for one in chosen]
-    numbers = [one.number for one in chosen]
+    shared = {one.number: share for one, share in zip(chosen, shares)}
     backward = lambda gradients: tuple(  # noqa: E731
-        _to(scale(gradients[0], 0.5), shape, context.shape_in(i)) if number in numbers else None
+        _to(scale(gradients[0], shared[number]), shape, context.shape_in(i)) if shared.get(number) else None
         for i, number in enumerate(context.call.inputs)
     )
-    return Effect((blended(parts, [0.5, 0.5]),), backward)
+    return Effect((blended(parts, shares),), backward)
+
+
+def _shares_of_masked(context: Context, chosen: Sequence[Operand]) -> list[float]:
+    """Returns how often each of two signals is taken: of rows that a mask bars there are few, as of padding."""
+    condition, shape = context.operands[0], context.shape_out()
+    masks = len(context.operands) == 3 and condition.shape != shape
+    nothing = [one.signal.second_moment == 0 for one in chosen]
+    return [0.0 if zero else 1.0 for zero in nothing] if masks and sum(nothing) == 1 else [0.5, 0.5]
 
 
 @for_layers("Rescaling")
