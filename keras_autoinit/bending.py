@@ -23,7 +23,7 @@ from keras_autoinit.responses import (
     respond_unevenly,
     slope_where,
 )
-from keras_autoinit.signals import Near, Signal, evened, fainter, pairs_at
+from keras_autoinit.signals import Near, Signal, evened, fainter, pairs_at, powers_at
 from keras_autoinit.sizes import Sizes, law_of, power_with, product, shift, to_power
 from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
 
@@ -238,11 +238,9 @@ def _near(signal: Signal, response: Response, unlike: float, of_mean: float, pro
         return dataclasses.replace(signal.near, same=alike * within, other=alike * between)
     # The mean of a rectifier grows as the spread does, that of a swish more; and all have it in common, place by place.
     axes, square = signal.near.axes, response.powers[0]
-    means = [
-        np.ones(1) if (one := signal.profile[axis]) is None else np.maximum(one, FAINT) ** of_mean for axis in axes
-    ]
+    means = powers_at(signal, axes, of_mean)
     if signal.channels is not None:
-        means = [one / one.mean() for one in means]
+        means = tuple(one / one.mean() for one in means)
     growth = math.prod(1.0 if one is None else float(one.mean()) for one in profile)
     table = square / growth * pairs_at(means, signal.near.same.shape)
     same, other = (alike * (values - square) + table for values in (within, between))

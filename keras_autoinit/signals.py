@@ -115,6 +115,11 @@ class Signal:
     near: Near | None = field(default=None, repr=False, compare=False)
 
     @property
+    def pulls(self) -> dict[int, np.ndarray]:
+        """How far entries agree with the mean of all, by their place on each axis where that is known."""
+        return {} if self.near is None else dict(zip(self.near.axes, self.near.pulls))
+
+    @property
     def covariance(self) -> float:
         """`E x x'` for two different samples."""
         return self.along[0] if self.along else 0.0
@@ -161,8 +166,7 @@ class Signal:
         """
         if self.near is None or not self.profile:
             return 1.0
-        known = [self.profile[axis] for axis in self.near.axes]
-        return pairs_at([np.ones(1) if one is None else np.sqrt(one) for one in known], self.near.same.shape)
+        return pairs_at(powers_at(self, self.near.axes, 0.5), self.near.same.shape)
 
     def mixed(self, power: float, axis: int | None = None) -> Signal:
         """Returns what independent weights with mean zero make of the signal, along one axis anew."""
@@ -221,7 +225,7 @@ def fainter(signal: Signal) -> Near | None:
         return signal.near
     alike = signal.alike()
     near = signal.near.changed(lambda values: values * alike)
-    return dataclasses.replace(near, pulls=powers_at(signal, near.axes, 0.5))
+    return dataclasses.replace(near, pulls=tuple(one / one.mean() for one in powers_at(signal, near.axes, 0.5)))
 
 
 def evened(signal: Signal) -> Near | None:
@@ -232,9 +236,9 @@ def evened(signal: Signal) -> Near | None:
 
 
 def powers_at(signal: Signal, axes: Sequence[int], power: float) -> tuple[np.ndarray, ...]:
-    """Returns a power of how large entries' squares are at each place on some axes, with mean one."""
-    powers = [np.ones(1) if (one := signal.profile[axis]) is None else one**power for axis in axes]
-    return tuple(one / one.mean() for one in powers)
+    """Returns a power of how large entries' squares are at each place on some axes; nothing of nothing."""
+    known = [signal.profile[axis] for axis in axes]
+    return tuple(np.ones(1) if one is None else np.where(one > 0, one, 1.0) ** power * (one > 0) for one in known)
 
 
 def pairs_at(values: Sequence[np.ndarray], sizes: Sequence[int]) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,12 +70,7 @@ def covariance(first: Sizes, second: Sizes) -> float:
         >>> covariance({"input": 0.5}, {"input": 0.2, "mixed": 1.0})
         0.1
     """
-    return sum(
-        [
-            key.covariance(value, second.get(key, 0.0)) if type(key) is Dropped else value * second.get(key, 0.0)
-            for key, value in first.items()
-        ]
-    )
+    return _over_chances(first, second, Dropped.covariance)
 
 
 def together(first: Sizes, second: Sizes) -> float:
@@ -83,12 +78,7 @@ def together(first: Sizes, second: Sizes) -> float:
 
     Of Gaussians that is their covariance. Where samples are dropped it has a bound.
     """
-    return sum(
-        [
-            key.together(value, second.get(key, 0.0)) if type(key) is Dropped else value * second.get(key, 0.0)
-            for key, value in first.items()
-        ]
-    )
+    return _over_chances(first, second, Dropped.together)
 
 
 def shift(sizes: Sizes, others: Sizes) -> float:
@@ -96,10 +86,15 @@ def shift(sizes: Sizes, others: Sizes) -> float:
 
     Of Gaussians that is their covariance, too.
     """
+    return _over_chances(sizes, others, Dropped.shift)
+
+
+def _over_chances(first: Sizes, second: Sizes, of_dropped: Callable[[Dropped, float, float], float]) -> float:
+    """Returns the sum over all chances, of Gaussian ones the product of both values."""
     return sum(
         [
-            key.shift(value, others.get(key, 0.0)) if type(key) is Dropped else value * others.get(key, 0.0)
-            for key, value in sizes.items()
+            of_dropped(key, value, second.get(key, 0.0)) if type(key) is Dropped else value * second.get(key, 0.0)
+            for key, value in first.items()
         ]
     )
 

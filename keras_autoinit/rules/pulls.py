@@ -14,11 +14,10 @@ from keras_autoinit.taps import Taps, stride_of
 
 def pulls_through(signal: Signal, taps: Mapping[int, Taps], axes: Sequence[int]) -> tuple[np.ndarray, ...]:
     """Returns how far each window agrees with the mean of all windows, along each of some axes."""
-    known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
     return tuple(
         _normed(agreeing(taps[axis][0] * _pulls(signal, axis, taps[axis][0].shape[1])))
         if axis in taps
-        else known.get(axis, np.ones(1))
+        else signal.pulls.get(axis, np.ones(1))
         for axis in axes
     )
 
@@ -79,8 +78,7 @@ def agreeing(met: np.ndarray) -> np.ndarray:
 
 def _pulls(signal: Signal, axis: int, count: int) -> np.ndarray:
     """Returns how far each entry along an axis agrees with the mean of all."""
-    known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
-    pull = known.get(axis)
+    pull = signal.pulls.get(axis)
     if pull is not None and len(pull) == count:
         return np.asarray(pull)
     profile = signal.profile[axis] if signal.profile else None

@@ -118,10 +118,9 @@ class Statistics:
         if len(self.sizes) < 2 or variance <= 0:
             return ()
         found = list(signal.profile or (None,) * len(signal.along))
-        known = {} if signal.near is None else dict(zip(signal.near.axes, signal.near.pulls))
         for axis in [axis for axis in self.whole if axis > 0 and 0 in self.whole]:
             size = np.ones(int(self.sizes[axis])) if found[axis] is None else found[axis]
-            pull = known.get(axis)
+            pull = signal.pulls.get(axis)
             if pull is None or len(pull) != len(size):
                 # A swish's mean goes with more than a root.
                 pull = size ** (0.5 if signal.mean_power is None else max(signal.mean_power, 0.5))
