@@ -163,9 +163,7 @@ def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT, most: in
             break
         source = np.random.default_rng(seed)
         inputs = inputs_for(model, source)
-        plan = ka.AutoInit(method, seed=seed, overwrite=True).apply(
-            model, keras.tree.map_structure(lambda one: one[:2], inputs)
-        )
+        plan = ka.AutoInit(method, seed=seed, overwrite=True).apply(model, inputs)
         last: dict[str, Any] = {}
         for place in read(model).places:
             for slot in place.slots:

@@ -18,7 +18,7 @@ from keras_autoinit.laws import GRADIENTS, SIGNALS, Leaning
 from keras_autoinit.ports import has_centre_only
 from keras_autoinit.rules import Context, Effect, Gradients, Weights, apply_rule
 from keras_autoinit.rules.base import Mirrored, mirrored_by
-from keras_autoinit.signals import LARGEST, Signal, fitting, independent
+from keras_autoinit.signals import LARGEST, Signal, constant, fitting, independent
 from keras_autoinit.sizes import bounded, with_chance
 from keras_autoinit.slots import Slot
 from keras_autoinit.sums import added, mixed_sizes
@@ -118,7 +118,9 @@ def _unit_numbers(key: Hashable, spec: Any) -> Signal:
 
 
 def _constants(graph: Graph, weights: Weights, signals: dict[int, Signal]) -> None:
-    """Puts in what layers make of their weights alone, such as embeddings of positions: the same for every sample."""
+    """Puts in what depends on no input: numbers, and what layers make of their weights alone, as of positions."""
+    numbers = {number: value for number, value in graph.constants.items() if keras.ops.is_tensor(value)}
+    signals.update((number, constant(keras.ops.convert_to_numpy(value))[0]) for number, value in numbers.items())
     for place in graph.places:
         for tensor in graph.expanded.get(id(place.layer), ()):
             spec = graph.specs.get(tensor)

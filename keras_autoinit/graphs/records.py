@@ -112,6 +112,7 @@ class Graph:
         opaque: layers that hold something and could not be looked into.
         constants: tensors that depend on no input, by number.
         losses: names of what the model was compiled to minimize; none where that is not known.
+        worked_out: numbers of tensors that masks are made of, as far as anybody has asked.
     """
 
     places: tuple[Place, ...]
@@ -123,6 +124,7 @@ class Graph:
     opaque: tuple[Opaque, ...] = ()
     constants: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
     losses: tuple[str, ...] = field(default=(), compare=False)
+    worked_out: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _readers: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
     _makers: dict[int, Call] = field(init=False, repr=False, compare=False)
     _calls_of: dict[int, list[Call]] = field(init=False, repr=False, compare=False)

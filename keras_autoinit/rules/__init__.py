@@ -14,6 +14,7 @@ import keras
 
 from keras_autoinit.graphs import keep_whole
 from keras_autoinit.rules import (
+    choices,
     dropping,
     largest,
     linear,
@@ -32,7 +33,7 @@ from keras_autoinit.signals import Signal
 __all__ = ["Backward", "Context", "Effect", "Gradients", "Weights", "apply_rule", "register_rule"]
 
 # Importing a family registers its rules.
-_FAMILIES = (dropping, largest, linear, normalizations, pooling, products, recurrent, shapes, written)
+_FAMILIES = (choices, dropping, largest, linear, normalizations, pooling, products, recurrent, shapes, written)
 
 UserRule = Callable[..., Any]
 # Whose errors are theirs.

@@ -89,11 +89,19 @@ class Effect:
 
 @dataclass(frozen=True)
 class Operand:
-    """One argument that is computed with: a tensor, a weight or a number."""
+    """One argument that is computed with: a tensor, a weight or a number.
+
+    Attributes:
+        signal: its moments.
+        shape: its shape; empty where that is not known.
+        number: of a tensor.
+        value: what stands among the arguments.
+    """
 
     signal: Signal
     shape: Shape
     number: int | None
+    value: Any = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -163,11 +171,12 @@ class Context:
         for value in tree.flatten((self.call.args, self.call.kwargs)):
             if isinstance(value, Ref):
                 spec = self.graph.specs.get(value.number)
-                found.append(Operand(given[value.number], spec.shape if spec else (), value.number))
+                found.append(Operand(given[value.number], spec.shape if spec else (), value.number, value))
             elif isinstance(value, Variable):
-                found.append(Operand(self.of_variable(value), tuple(value.shape), None))
+                found.append(Operand(self.of_variable(value), tuple(value.shape), None, value))
             elif not isinstance(value, bool) and (isinstance(value, _NUMBERS) or keras.ops.is_tensor(value)):
-                found.append(Operand(self._of_table(value) or constant(_numbers(value))[0], np.shape(value), None))
+                signal = self._of_table(value) or constant(_numbers(value))[0]
+                found.append(Operand(signal, np.shape(value), None, value))
         return tuple(found)
 
     def of_variable(self, variable: Any, base: float = 1.0) -> Signal:
@@ -189,7 +198,20 @@ class Context:
             shape = tuple(variable.shape)
             if len(shape) >= 2 and _repeats(value, variable):
                 return aligned(self.of_variable(variable), shape, tuple(value.shape))
+            rows = _rows_taken(value, variable)
+            if rows is not None:
+                return self._of_rows(variable, rows)
         return None
+
+    def _of_rows(self, variable: Any, rows: np.ndarray) -> Signal:
+        """Returns the signal of rows of a table, by their numbers: those taken again agree wholly."""
+        table = self.of_variable(variable)
+        along = []
+        for axis, count in enumerate(rows.shape):
+            equal = (np.expand_dims(rows, axis) == np.expand_dims(rows, axis + 1)).mean() if rows.size else 1.0
+            again = (equal * count - 1) / (count - 1) if count > 1 else 1.0
+            along.append(again * table.second_moment + (1 - again) * table.along[0])
+        return Signal(table.second_moment, table.mean, (*along, table.along[1]))
 
 
 def _repeats(value: Any, variable: Any) -> bool:
@@ -199,6 +221,16 @@ def _repeats(value: Any, variable: Any) -> bool:
     if len(given) > len(wanted) or any(one not in (1, other) for one, other in zip(given, ends)):
         return False
     return bool(np.array_equal(_numbers(value), np.broadcast_to(_numbers(variable), wanted)))
+
+
+def _rows_taken(value: Any, variable: Any) -> np.ndarray | None:
+    """Returns which row of a table each row of a tensor is; `None` where one is of no such table."""
+    if len(variable.shape) != 2 or tuple(value.shape)[-1] != tuple(variable.shape)[-1]:
+        return None
+    places = {row.tobytes(): number for number, row in enumerate(_numbers(variable))}
+    rows = np.ascontiguousarray(_numbers(value))
+    found = [places.get(row.tobytes(), -1) for row in rows.reshape(-1, rows.shape[-1])]
+    return None if not found or min(found) < 0 else np.array(found).reshape(rows.shape[:-1])
 
 
 _NUMBERS = (int, float, np.number, np.ndarray)

@@ -14,7 +14,7 @@ import numpy as np
 from keras_autoinit.activations import Activation
 from keras_autoinit.axes import aligned, summed_back
 from keras_autoinit.bending import activated, larger_where
-from keras_autoinit.graphs import activation_of
+from keras_autoinit.graphs import Call, activation_of
 from keras_autoinit.laws import GRADIENTS
 from keras_autoinit.rectified import RELU, Law, law_of_all, rectified
 from keras_autoinit.responses import chance_of
@@ -29,6 +29,7 @@ from keras_autoinit.rules.base import (
     scale,
     scaled,
 )
+from keras_autoinit.rules.masks import BARRED, bars_all, numbers_of
 from keras_autoinit.signals import Shape, Signal, constant, independent
 from keras_autoinit.sizes import Sizes, variance_of, with_chance
 from keras_autoinit.sums import added, blended, chance_between, chance_of_sum, mixed_sizes, multiplied
@@ -128,12 +129,22 @@ def add(context: Context) -> Effect:
 @for_layers("Subtract")
 @for_operations("Subtract")
 def subtract(context: Context) -> Effect:
-    """Subtracts independent signals; a mean of the other one is taken off exactly."""
+    """Subtracts independent signals; a mean of the other one is taken off exactly, its largest is no signal."""
     first, second = (*context.operands, *context.operands)[:2]
-    maker = None if second.number is None else context.graph.maker(second.number)
+    maker = _maker(context, second)
+    if maker is not None and type(maker.operation).__name__ == "Max" and maker.inputs[:1] == (first.number,):
+        # So that nothing overflows: the soft-max behind it does not see that.
+        return Effect((first.signal,), lambda gradients: (gradients[0], None))
     if maker is not None and type(maker.operation).__name__ == "Mean" and maker.inputs[:1] == (first.number,):
         return _centred(context, first, second)
     return _sum(context, [1.0, -1.0])
+
+
+def _maker(context: Context, operand: Operand) -> Call | None:
+    """Returns the call that has made an operand, past one that stops gradients."""
+    call = None if operand.number is None else context.graph.maker(operand.number)
+    stopped = call is not None and type(call.operation).__name__ == "StopGradient"
+    return context.graph.maker(call.inputs[0]) if call is not None and stopped else call
 
 
 @for_layers("Average")
@@ -153,11 +164,12 @@ def _centred(context: Context, whole: Operand, mean: Operand) -> Effect:
 def _sum(context: Context, factors: Sequence[float]) -> Effect:
     shape = context.shape_out()
     times: dict[Any, float] = {}
-    for index, (operand, factor) in enumerate(zip(context.operands, factors)):
+    operands = [_without_mask(context, one) for one in context.operands]
+    for index, (operand, factor) in enumerate(zip(operands, factors)):
         key = index if operand.number is None else ("tensor", operand.number)
         times[key] = times.get(key, 0.0) + factor
     firsts = {
-        key: next(one for i, one in enumerate(context.operands) if key in (i, ("tensor", one.number))) for key in times
+        key: next(one for i, one in enumerate(operands) if key in (i, ("tensor", one.number))) for key in times
     }
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
@@ -180,6 +192,16 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
         )
 
     return Effect((made,), backward)
+
+
+def _without_mask(context: Context, operand: Operand) -> Operand:
+    """Returns an operand, of a mask what it adds to logits that it does not bar: those it bars, a soft-max drops."""
+    if operand.signal.second_moment <= abs(BARRED) or not operand.shape:
+        return operand
+    numbers = numbers_of(context.graph, operand.value)
+    if numbers is None or (numbers <= BARRED).all():
+        return operand
+    return dataclasses.replace(operand, signal=constant(np.where(numbers <= BARRED, 0.0, numbers))[0])
 
 
 def _sizes_of_sum(operands: list[Operand], factors: list[float]) -> Sizes:
@@ -249,8 +271,11 @@ def multiply(context: Context) -> Effect:
 
 @for_operations("Divide", "TrueDivide")
 def divide(context: Context) -> Effect:
-    """Divides: multiplies by the reciprocal."""
+    """Divides: multiplies by the reciprocal; by the sum of what is divided, it is shares."""
     first, second = context.operands
+    maker = _maker(context, second)
+    if maker is not None and type(maker.operation).__name__ == "Sum" and maker.inputs[:1] == (first.number,):
+        return _shares_of_sum(context, first, second)
     if second.number is None:
         values = second.signal
         inverse = Signal(
@@ -258,9 +283,27 @@ def divide(context: Context) -> Effect:
             math.copysign(1 / math.sqrt(values.second_moment), values.mean),
             tuple(1 / values.second_moment for _ in values.along),
         )
-    else:
-        inverse, _ = activated(second.signal, _function("Reciprocal"))
-    return _product(context, [first, Operand(inverse, second.shape, second.number)])
+        return _product(context, [first, Operand(inverse, second.shape, None)])
+    inverse, back = activated(second.signal, _function("Reciprocal"))
+    effect = _product(context, [first, Operand(inverse, second.shape, second.number)])
+
+    def backward(gradients: Gradients) -> Gradients:
+        found = zip(context.call.inputs, effect.backward(gradients))
+        return tuple(back(one) if number == second.number else one for number, one in found)
+
+    return Effect(effect.outputs, backward)
+
+
+def _shares_of_sum(context: Context, first: Operand, whole: Operand) -> Effect:
+    """Positive numbers by their sum: a gradient that all have in common does not come back."""
+    square = max(whole.signal.second_moment, 1e-24)
+    count = math.prod(first.shape) / max(math.prod(whole.shape), 1) if first.shape else 1.0
+
+    def backward(gradients: Gradients) -> Gradients:
+        back = scale(gradients[0], (1 - 1 / max(count, 1.0)) / square)
+        return tuple(back if number == first.number else None for number in context.call.inputs)
+
+    return Effect((first.signal.times(1 / math.sqrt(square)),), backward)
 
 
 def _product(context: Context, operands: list[Operand]) -> Effect:
@@ -341,7 +384,7 @@ def zeros(context: Context) -> Effect:
 
 @for_operations("Where")
 def where(context: Context) -> Effect:
-    """Takes one of two signals, as often the one as the other; of zeros for whole rows at a time, what they mask."""
+    """Takes one of two signals, as often the one as the other; what a mask lets through of logits, or of whole rows."""
     chosen, shape = context.operands[-2:], context.shape_out()
     shares = _shares_of_masked(context, chosen)
     parts = [aligned(one.signal, one.shape, shape) for one in chosen]
@@ -356,6 +399,9 @@ def where(context: Context) -> Effect:
 def _shares_of_masked(context: Context, chosen: Sequence[Operand]) -> list[float]:
     """Returns how often each of two signals is taken: of rows that a mask bars there are few, as of padding."""
     condition, shape = context.operands[0], context.shape_out()
+    barred = [bars_all(context.graph, one.value) for one in chosen]
+    if sum(barred) == 1:
+        return [0.0 if one else 1.0 for one in barred]
     masks = len(context.operands) == 3 and condition.shape != shape
     nothing = [one.signal.second_moment == 0 for one in chosen]
     return [0.0 if zero else 1.0 for zero in nothing] if masks and sum(nothing) == 1 else [0.5, 0.5]

@@ -12,7 +12,9 @@ import keras
 import numpy as np
 
 from keras_autoinit.averages import averaged_signal
+from keras_autoinit.graphs import Ref
 from keras_autoinit.rules.base import Context, Effect, Gradients, Operand, axes_of, for_layers, for_operations
+from keras_autoinit.rules.masks import added_keys, causal, keys_of_mask, open_keys
 from keras_autoinit.signals import Shape, Signal
 
 # Draws over which the average over tokens is taken; fixed, so that every plan is the same.
@@ -119,22 +121,32 @@ def softmax(context: Context) -> Effect:
     """Weights that sum to one: the more the logits differ, the fewer of them count."""
     rank = len(context.signal.along)
     axes = axes_of(context.option("axis", -1), rank)
-    causal = len(context.call.inputs) > 1 and _bars_some(context.shape_in(1), context.shape_in())
-    made, back = weighted(context.signal, axes, context.shape_in(), causal)
+    made, back = weighted(context.signal, axes, context.shape_in(), _seen(context) if axes == (rank - 1,) else None)
     return Effect((made,), lambda gradients: (back(gradients[0]), *[None] * (len(context.call.inputs) - 1)))
 
 
-def _bars_some(mask: Shape, shape: Shape) -> bool:
-    """Whether a mask tells queries apart: then each sees what came before it only."""
-    return len(mask) > 1 and len(shape) > 1 and mask[-2] == shape[-2] > 1
+def _seen(context: Context) -> tuple[int, ...] | None:
+    """Returns how many keys each query sees: by the mask that the layer is given, or by what was added before."""
+    shape = context.shape_in()
+    if len(context.call.inputs) > 1:
+        return keys_of_mask(context, Ref(context.call.inputs[1]), shape)
+    return open_keys(context, 0, shape) if shape else None
 
 
-def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, causal: bool = False) -> Any:
-    """Returns the soft-max of a signal, and what it does to a gradient."""
+def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, seen: tuple[int, ...] | None = None) -> Any:
+    """Returns the soft-max of a signal, and what it does to a gradient.
+
+    Args:
+        signal: logits.
+        axes: those it sums to one over.
+        shape: of the logits.
+        seen: over how many of them, query by query; `None` for all.
+    """
     count = math.prod(shape[axis] for axis in axes) if shape else 8
     same = min((signal.along[axis] for axis in axes), default=0.0)
     variance = max(signal.second_moment - same, 0.0)
-    share, slope = (causal_concentration if causal else concentration)(float(f"{variance:.6g}"), count)
+    rounded = float(f"{variance:.6g}")
+    share, slope = concentration(rounded, count) if seen is None else masked_concentration(rounded, count, seen)
     uniform = 1 / count**2
 
     def agreeing(value: float, common: float) -> float:
@@ -195,10 +207,9 @@ def concentration(variance: float, count: int) -> tuple[float, float]:
 
 
 @functools.lru_cache(maxsize=512)
-def causal_concentration(variance: float, count: int) -> tuple[float, float]:
-    """Returns the same where the first query sees one token, the second two, and so on."""
-    seen = np.unique(np.linspace(1, count, min(count, 32)).round().astype(int))
-    found = np.array([concentration(variance, int(number)) for number in seen])
+def masked_concentration(variance: float, count: int, seen: tuple[int, ...]) -> tuple[float, float]:
+    """Returns the same of queries that see so many keys each, such as one, two, three and so on."""
+    found = np.array([concentration(variance, number) for number in seen])
     return float(found[:, 0].mean()), float((found[:, 1] * seen / count).mean())
 
 
@@ -211,9 +222,7 @@ def attention(context: Context) -> Effect:
     scale = context.option("scale") or width**-0.5
     logits = contracted(query.signal, key.signal, ("BTHD", "BSHD", "BHTS"), sizes).times(scale)
     shape = tuple(sizes[letter] for letter in "BHTS")
-    mask = [one.shape for one in context.operands[3:]]
-    causal = bool(context.option("is_causal", False)) or any(_bars_some(one, shape) for one in mask)
-    weights, back = weighted(logits, (3,), shape, causal)
+    weights, back = weighted(logits, (3,), shape, _seen_by_queries(context, shape))
     made = contracted(weights, value.signal, ("BHTS", "BSHD", "BTHD"), sizes)
     # Two tokens of d features agree by chance, by 1 / d squared, in their keys as in their values: of the queries'
     # gradient, sum_st a_s a_t K_st V_st, that leaves (1 - sum a^2) / d beside the sum of a^2.
@@ -234,6 +243,16 @@ def attention(context: Context) -> Effect:
         return tuple(found.get(number) for number in context.call.inputs)
 
     return Effect((made,), backward)
+
+
+def _seen_by_queries(context: Context, shape: Shape) -> tuple[int, ...] | None:
+    """Returns how many keys each query sees, by what an attention is told."""
+    if context.option("is_causal", False):
+        return causal(shape)
+    args, kwargs = context.call.args, context.call.kwargs
+    bias, mask = (kwargs.get(name, args[at] if len(args) > at else None) for at, name in ((3, "bias"), (4, "mask")))
+    seen = None if mask is None else keys_of_mask(context, mask, shape)
+    return added_keys(context, bias, shape) if seen is None and bias is not None else seen
 
 
 def _features(context: Context, key: Operand, value: Operand) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from keras_autoinit.graphs import Call
-from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations
-from keras_autoinit.rules.elementwise import multiply
+from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.rules.elementwise import divide, multiply
 from keras_autoinit.rules.normalizations import normalized
 
-_ROOTS = ("Rsqrt",)
 _SQUARES = ("Multiply", "Power", "Square")
 _BETWEEN = ("Add", "Cast", "Copy", "Identity", "Maximum")
 
@@ -15,38 +16,51 @@ _BETWEEN = ("Add", "Cast", "Copy", "Identity", "Maximum")
 @for_layers("Multiply")
 @for_operations("Multiply")
 def multiply_or_normalize(context: Context) -> Effect:
-    """Multiplies; what a signal's own square divides it by is no independent factor.
+    """Multiplies; what a signal's own square divides it by is no independent factor."""
+    return _normalized(context, "Rsqrt") or multiply(context)
+
+
+@for_operations("Divide", "TrueDivide")
+def divide_or_normalize(context: Context) -> Effect:
+    """Divides; by the root of a signal's own square, or of the sum of its squares, as one vector of unit length."""
+    return _normalized(context, "Sqrt") or divide(context)
+
+
+def _normalized(context: Context, root: str) -> Effect | None:
+    """Returns what a normalization does, if the second factor is the root of the first one's squares.
 
     The gradient through the divisor takes off what goes with the signal: it comes back by the
     signal itself, with none left for the divisor.
     """
-    axes = _axes_divided(context)
-    if axes is None:
-        return multiply(context)
+    found = _divided_by(context, root)
+    if found is None:
+        return None
+    axes, summed = found
     effect = normalized(context, axes, centred=False)
+    count = math.prod(context.shape_in()[axis] for axis in axes) if summed and context.shape_in() else 1
 
     def backward(gradients: Gradients) -> Gradients:
-        return (*effect.backward(gradients), None)
+        return (*(scale(one, 1 / count) for one in effect.backward(gradients)), None)
 
-    return Effect(effect.outputs, backward)
+    return Effect((effect.outputs[0].times(1 / math.sqrt(count)),), backward)
 
 
-def _axes_divided(context: Context) -> tuple[int, ...] | None:
-    """Returns the axes over which the first factor is normalized by the second one; `None` where it is not."""
+def _divided_by(context: Context, name: str) -> tuple[tuple[int, ...], bool] | None:
+    """Returns the axes over which the first factor is normalized by the second one, and whether by a sum."""
     if len(context.call.inputs) != 2:
         return None
     source, divisor = context.call.inputs
     root = _maker(context, divisor)
-    if root is None or type(root.operation).__name__ not in _ROOTS:
+    if root is None or type(root.operation).__name__ != name:
         return None
     mean = _before(context, root)
-    if mean is None or type(mean.operation).__name__ != "Mean":
+    if mean is None or type(mean.operation).__name__ not in ("Mean", "Sum"):
         return None
     square = _before(context, mean)
     if square is None or type(square.operation).__name__ not in _SQUARES or set(square.inputs) != {source}:
         return None
     axis = mean.kwargs.get("axis", getattr(mean.operation, "axis", None))
-    return axes_of(axis, len(context.signal.along))
+    return axes_of(axis, len(context.signal.along)), type(mean.operation).__name__ == "Sum"
 
 
 def _before(context: Context, call: Call) -> Call | None:
