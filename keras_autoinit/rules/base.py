@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -194,7 +195,8 @@ class Context:
         rank = len(getattr(value, "shape", ()))
         if rank < 2 or self.call.within is None:
             return None
-        for variable in self.call.within.weights:
+        # Of several that are all zeros yet, the one that had to be repeated least.
+        for variable in sorted(self.call.within.weights, key=lambda one: -math.prod(one.shape)):
             shape = tuple(variable.shape)
             if len(shape) >= 2 and _repeats(value, variable):
                 return aligned(self.of_variable(variable), shape, tuple(value.shape))
@@ -210,8 +212,8 @@ class Context:
         for axis, count in enumerate(rows.shape):
             equal = (np.expand_dims(rows, axis) == np.expand_dims(rows, axis + 1)).mean() if rows.size else 1.0
             again = (equal * count - 1) / (count - 1) if count > 1 else 1.0
-            along.append(again * table.second_moment + (1 - again) * table.along[0])
-        return Signal(table.second_moment, table.mean, (*along, table.along[1]))
+            along.append(again * table.second_moment + (1 - again) * table.along[-2])
+        return Signal(table.second_moment, table.mean, (*along, table.along[-1]))
 
 
 def _repeats(value: Any, variable: Any) -> bool:
@@ -225,9 +227,10 @@ def _repeats(value: Any, variable: Any) -> bool:
 
 def _rows_taken(value: Any, variable: Any) -> np.ndarray | None:
     """Returns which row of a table each row of a tensor is; `None` where one is of no such table."""
-    if len(variable.shape) != 2 or tuple(value.shape)[-1] != tuple(variable.shape)[-1]:
+    if len(variable.shape) < 2 or tuple(value.shape)[-1] != tuple(variable.shape)[-1]:
         return None
-    places = {row.tobytes(): number for number, row in enumerate(_numbers(variable))}
+    table = np.ascontiguousarray(_numbers(variable)).reshape(-1, variable.shape[-1])
+    places = {row.tobytes(): number for number, row in enumerate(table)}
     rows = np.ascontiguousarray(_numbers(value))
     found = [places.get(row.tobytes(), -1) for row in rows.reshape(-1, rows.shape[-1])]
     return None if not found or min(found) < 0 else np.array(found).reshape(rows.shape[:-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 from keras_autoinit.graphs import Call
@@ -42,7 +43,8 @@ def _normalized(context: Context, root: str) -> Effect | None:
     def backward(gradients: Gradients) -> Gradients:
         return (*(scale(one, 1 / count) for one in effect.backward(gradients)), None)
 
-    return Effect((effect.outputs[0].times(1 / math.sqrt(count)),), backward)
+    made = effect.outputs[0]
+    return Effect((dataclasses.replace(made.times(1 / math.sqrt(count)), sizes=made.sizes),), backward)
 
 
 def _divided_by(context: Context, name: str) -> tuple[tuple[int, ...], bool] | None:
