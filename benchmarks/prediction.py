@@ -27,6 +27,7 @@ to what the mean is known then. Nothing that is predicted has a say in it.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -45,22 +46,17 @@ import tensorflow as tf
 import keras_autoinit as ka
 from keras_autoinit.graphs import read
 
+sys.path.insert(0, str(Path(__file__).parent))
+import backbones
+
+Inputs = Callable[[np.random.Generator], Any]
+
 INDEPENDENT = ka.Theory(linear_start=False, attention="plain")
 SMALLEST = {"InceptionResNetV2": 75, "InceptionV3": 75, "Xception": 71}
 BATCH = 32
-LENGTH = 16
 # In log2: the standard error of the mean over draws at which no more are made.
 PRECISION = 0.05
 MOST = 40
-HUB = {
-    "BERT": ("BertBackbone", {"num_heads": 4, "intermediate_dim": 256, "max_sequence_length": LENGTH}),
-    "Llama": ("LlamaBackbone", {"num_query_heads": 4, "num_key_value_heads": 2, "intermediate_dim": 256}),
-    "ViT": ("ViTBackbone", {"num_heads": 4, "mlp_dim": 256, "image_shape": (32, 32, 3), "patch_size": 4}),
-    "GPT2": ("GPT2Backbone", {"num_heads": 4, "intermediate_dim": 256, "max_sequence_length": LENGTH}),
-    "Mistral": ("MistralBackbone", {"num_query_heads": 4, "num_key_value_heads": 2, "intermediate_dim": 256}),
-}
-
-
 def application(name: str) -> keras.Model:
     """One of `keras.applications`, at a small input size, up to the logits.
 
@@ -74,27 +70,11 @@ def application(name: str) -> keras.Model:
     return build(weights=None, input_shape=(size, size, 3), classes=10, classifier_activation=None)
 
 
-def backbone(name: str) -> keras.Model:
-    """One of Keras Hub's, four layers of width 128."""
-    import keras_hub
-
-    kind, config = HUB[name]
-    words = {} if name == "ViT" else {"vocabulary_size": 500}
-    return getattr(keras_hub.models, kind)(num_layers=4, hidden_dim=128, **words, **config)
-
-
 def inputs_for(model: keras.Model, source: np.random.Generator) -> Any:
-    """A batch of what a model takes."""
-
-    def sample(tensor: Any) -> np.ndarray:
-        shape = (BATCH, *(size or LENGTH for size in tensor.shape[1:]))
-        if "mask" in tensor.name:
-            return np.ones(shape, tensor.dtype)
-        if "int" in tensor.dtype:
-            return source.integers(0, 2 if "segment" in tensor.name else 500, shape).astype(tensor.dtype)
-        return source.normal(size=shape).astype(tensor.dtype)
-
-    return keras.tree.map_structure(lambda tensor: _raw(model, sample(tensor)), model.input)
+    """A batch of pictures."""
+    return keras.tree.map_structure(
+        lambda tensor: _raw(model, source.normal(size=(BATCH, *tensor.shape[1:])).astype(tensor.dtype)), model.input
+    )
 
 
 def _raw(model: keras.Model, values: np.ndarray) -> np.ndarray:
@@ -131,7 +111,7 @@ def measured(model: keras.Model, layers: list[Any], inputs: Any, source: np.rand
         object.__setattr__(layer, "call", _recording(layer, made))
     try:
         with tf.GradientTape() as tape:
-            outputs = keras.tree.flatten(model(inputs, training=True))
+            outputs = [one for one in keras.tree.flatten(model(inputs, training=True)) if one.dtype.is_floating]
             loss = sum(tf.reduce_sum(one * _unit(source, one.shape)) for one in outputs)
         firsts = {key: tensors[0] for key, tensors in made.items()}
         gradients = tape.gradient(loss, list(firsts.values()))
@@ -144,11 +124,21 @@ def measured(model: keras.Model, layers: list[Any], inputs: Any, source: np.rand
     }
 
 
-def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT, most: int | None = None) -> tuple[Any, ...]:
+def built(name: str) -> tuple[keras.Model, Inputs]:
+    """Returns a model, by its name, and what gives it a batch."""
+    if name not in backbones.SPECIMENS:
+        return (model := application(name)), functools.partial(inputs_for, model)
+    return (model := backbones.backbone(name)), functools.partial(backbones.inputs_for, name, model, BATCH)
+
+
+def compared(
+    model: keras.Model, inputs_of: Inputs, seeds: int, method: Any = INDEPENDENT, most: int | None = None
+) -> tuple[Any, ...]:
     """Sets what is predicted beside what is measured.
 
     Args:
         model: is drawn anew for every seed.
+        inputs_of: gives a batch, by a source of random numbers.
         seeds: how many draws to make at least.
         method: plans the model.
         most: how many draws to make at most; as many as at least, unless told otherwise.
@@ -162,7 +152,7 @@ def compared(model: keras.Model, seeds: int, method: Any = INDEPENDENT, most: in
         if seed >= seeds and uncertainty(sums) <= PRECISION:
             break
         source = np.random.default_rng(seed)
-        inputs = inputs_for(model, source)
+        inputs = inputs_of(source)
         plan = ka.AutoInit(method, seed=seed, overwrite=True).apply(model, inputs)
         last: dict[str, Any] = {}
         for place in read(model).places:
@@ -203,8 +193,7 @@ def errors(rows: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 def printed(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Compares one model, prints its layers if asked to, and returns what they are off by."""
     keras.backend.clear_session()
-    model = backbone(name) if name in HUB else application(name)
-    rows, plan, draws, known = compared(model, options.seeds, most=options.most)
+    rows, plan, draws, known = compared(*built(name), options.seeds, most=options.most)
     if options.layers:
         for path, *numbers in rows:
             print(
@@ -219,7 +208,7 @@ def printed(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     names = [name for name, value in sorted(vars(keras.applications).items()) if callable(value)]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", nargs="+", default=[*names, *HUB])
+    parser.add_argument("--models", nargs="+", default=[*names, *backbones.SPECIMENS])
     parser.add_argument("--seeds", type=int, default=3, help="draws to pool at least")
     parser.add_argument("--most", type=int, default=MOST, help="draws to pool at most")
     parser.add_argument("--layers", action="store_true", help="print every layer")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.axes import aligned, reshaped, sum_over, summed_back
-from keras_autoinit.rules.base import Context, Effect, Gradients, for_layers, for_operations, scale
+from keras_autoinit.rules.base import Context, Effect, Gradients, Operand, for_layers, for_operations, scale
 from keras_autoinit.signals import Near, Shape, Signal
 from keras_autoinit.sums import blended, part_of, side_by_side
 
@@ -79,25 +79,26 @@ def concatenate(context: Context) -> Effect:
         signal = signal.with_axes([*signal.along[:axis], signal.mean**2, *signal.along[axis:]])
         return Effect((signal,), lambda gradients: (_dropped(gradients[0], axis),) * len(context.call.inputs))
     axis = context.layer.axis % len(signal.along) if signal.along and hasattr(context.layer, "axis") else None
-    if axis is None or not context.shape_out() or len(operands) != len(context.call.inputs):
+    if axis is None or not context.shape_out() or any(len(one.shape) <= axis for one in operands):
         return Effect((signal,), lambda gradients: (gradients[0],) * len(context.call.inputs))
-    return _side_by_side(context, signal, axis)
+    return _side_by_side(operands, signal, axis)
 
 
-def _side_by_side(context: Context, signal: Signal, axis: int) -> Effect:
+def _side_by_side(operands: Sequence[Operand], signal: Signal, axis: int) -> Effect:
     """Joins signals, and remembers which part of the axis holds how much of the second moment."""
-    ends = np.cumsum([context.shape_in(index)[axis] for index in range(len(context.signals))])
-    sizes = np.diff(ends, prepend=0)
+    ends = np.cumsum([one.shape[axis] for one in operands])
+    sizes, signals = np.diff(ends, prepend=0), [one.signal for one in operands]
 
     def backward(gradients: Gradients) -> Gradients:
-        return tuple(part_of(gradients[0], axis, start, end) for start, end in zip([0, *ends], ends))
+        parts = zip(operands, [0, *ends], ends)
+        return tuple(part_of(gradients[0], axis, *ends) for one, *ends in parts if one.number is not None)
 
-    made = side_by_side(signal, axis, list(zip(sizes.tolist(), context.signals)))
-    made = dataclasses.replace(made, joined=_joined(context, axis), bent=_bent_alike(context.signals, axis, ends))
+    made = side_by_side(signal, axis, list(zip(sizes.tolist(), signals)))
+    made = dataclasses.replace(made, joined=_joined(operands, axis), bent=_bent_alike(signals, ends))
     return Effect((made,), backward)
 
 
-def _bent_alike(signals: tuple[Signal, ...], axis: int, ends: np.ndarray) -> Any:
+def _bent_alike(signals: Sequence[Signal], ends: np.ndarray) -> Any:
     """Returns the activation that has made all of several signals, and what it was given; `None` if they differ."""
     bents = [one.bent for one in signals]
     if any(bent is None or bent[0] != bents[0][0] for bent in bents):
@@ -105,12 +106,12 @@ def _bent_alike(signals: tuple[Signal, ...], axis: int, ends: np.ndarray) -> Any
     return bents[0][0], blended([bent[1] for bent in bents], np.diff(ends, prepend=0) / ends[-1])
 
 
-def _joined(context: Context, axis: int) -> tuple[int, tuple[tuple[int, Signal], ...]]:
+def _joined(operands: Sequence[Operand], axis: int) -> tuple[int, tuple[tuple[int, Signal], ...]]:
     """Returns the signals that stand side by side, those in which others do taken apart."""
     found: list[tuple[int, Signal]] = []
-    for index, one in enumerate(context.signals):
-        inner = one.joined if one.joined is not None and one.joined[0] == axis else None
-        found += inner[1] if inner is not None else [(context.shape_in(index)[axis], one)]
+    for one in operands:
+        inner = one.signal.joined if one.signal.joined is not None and one.signal.joined[0] == axis else None
+        found += inner[1] if inner is not None else [(one.shape[axis], one.signal)]
     return axis, tuple(found)
 
 
@@ -154,23 +155,37 @@ def get_item(context: Context) -> Effect:
             return (None,)
         along = dict(zip(kept, gradient.along))
         found = [along.get(axis, 0.0) * share for axis in range(len(signal.along))]
-        return (Signal(gradient.second_moment * share, 0.0, tuple(found)),)
+        return (Signal(gradient.second_moment * share, 0.0, tuple(found), profile=_taken(key, context.shape_in())),)
 
     return Effect((made,), backward)
 
 
-def _kept(key: Any, rank: int) -> list[int | None]:
-    """Returns the axes that a subscript keeps, in order; `None` for one that it makes."""
+def _taken(key: Any, shape: Shape) -> tuple[Any, ...]:
+    """Returns how a gradient is spread over each axis of which a subscript takes a part: all of it is there."""
+    profile: list[Any] = []
+    for part, size in zip(_parts(key, len(shape), made=False), shape):
+        here = np.zeros(size)
+        if isinstance(part, (int, np.integer, slice)):
+            here[part] = 1.0
+        profile.append(here / here.mean() if 0 < here.sum() < size else None)
+    # What one sample hears and another does not is a matter of samples, not of places.
+    return (None, *profile[1:]) if any(one is not None for one in profile[1:]) else ()
+
+
+def _parts(key: Any, rank: int, made: bool = True) -> list[Any]:
+    """Returns what a subscript says of each axis; with `None` for those that it makes, if they are wanted."""
     parts = list(key) if isinstance(key, tuple) else [key]
     used = sum(part is not None and part is not Ellipsis for part in parts)
-    position = next((i for i, part in enumerate(parts) if part is Ellipsis), None)
-    if position is not None:
-        parts[position : position + 1] = [slice(None)] * (rank - used)
-    else:
-        parts += [slice(None)] * (rank - used)
+    position = next((i for i, part in enumerate(parts) if part is Ellipsis), len(parts))
+    parts[position : position + 1] = [slice(None)] * (rank - used)
+    return parts if made else [part for part in parts if part is not None]
+
+
+def _kept(key: Any, rank: int) -> list[int | None]:
+    """Returns the axes that a subscript keeps, in order; `None` for one that it makes."""
     kept: list[int | None] = []
     axis = 0
-    for part in parts:
+    for part in _parts(key, rank):
         if part is None:
             kept.append(None)
             continue
