@@ -196,7 +196,7 @@ class Solver:
             fixed = self.fixed[key]
             return fixed.power if fixed.second_moment is None else fixed.second_moment / max(base, 1e-12)
         if key in self.kept or key not in self.places:
-            return _power_now(owner, slot)
+            return _power_now(owner, self.places[key][1] if key in self.places else slot)
         if self.places[key][1].role in _BY_OUTPUT:
             self.why[key] = ROLES[self.places[key][1].role].reason
             return 1.0

@@ -171,6 +171,11 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     firsts = {
         key: next(one for i, one in enumerate(operands) if key in (i, ("tensor", one.number))) for key in times
     }
+    # Shifts that start at zero leave everything as it is.
+    kept = [key for key in times if firsts[key].number is not None or not _is_all(firsts[key], 0.0)]
+    if len(kept) == 1 < len(times) and times[kept[0]] == 1.0 and firsts[kept[0]].shape == shape:
+        only = firsts[kept[0]]
+        return Effect((only.signal,), lambda gradients: tuple(gradients[0] for _ in context.call.inputs))
     parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
     made = parts[0] if len(parts) == 1 else added(parts)
     rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
@@ -308,6 +313,9 @@ def _shares_of_sum(context: Context, first: Operand, whole: Operand) -> Effect:
 
 def _product(context: Context, operands: list[Operand]) -> Effect:
     shape = context.shape_out()
+    plain = [one for one in operands if one.number is not None or not _is_all(one, 1.0)]
+    if len(plain) == 1 and plain[0].number is not None and plain[0].shape == shape:
+        return Effect((plain[0].signal,), lambda gradients: gradients)
     parts = [_sized(aligned(one.signal, one.shape, shape)) for one in operands]
     sources = [one.signal for one in operands]
 
@@ -324,6 +332,11 @@ def _product(context: Context, operands: list[Operand]) -> Effect:
         return tuple(found)
 
     return Effect((multiplied(parts, more=_larger_together(sources)),), backward)
+
+
+def _is_all(operand: Operand, number: float) -> bool:
+    """Whether all entries of an operand are one number, such as scales that start at one."""
+    return operand.signal.mean == number and operand.signal.second_moment == number**2
 
 
 def _larger_together(factors: list[Signal]) -> float | None:
@@ -430,4 +443,10 @@ def _scales_inputs(context: Context, number: int) -> bool:
 
 
 for_layers("ActivityRegularization", "AlphaDropout", "Identity", "Masking")(same)
-for_operations("Cast", "Copy", "Identity", "StopGradient")(same)
+for_operations("Cast", "Copy", "Identity")(same)
+
+
+@for_operations("StopGradient")
+def stop_gradient(context: Context) -> Effect:
+    """Hands the signal on, and no gradient back."""
+    return Effect((context.signal,), lambda gradients: (None,))

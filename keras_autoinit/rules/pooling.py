@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -206,23 +207,41 @@ def up_sampling(context: Context) -> Effect:
     layer, axes = context.layer, positions_of(context)
     sides = dict(zip(axes, (layer.size,) * len(axes) if isinstance(layer.size, int) else layer.size))
     signal = context.signal
-    if getattr(layer, "interpolation", "nearest") != "nearest":
-        # The mean square of the weights of a line between two neighbours, 2/3 in the limit of many.
-        share = math.prod(_line_share(int(size)) for size in sides.values())
-        apart = min((signal.along[axis] for axis in axes), default=0.0)
-        signal = Signal(apart + (signal.second_moment - apart) * share, signal.mean, signal.along)
+    lines = getattr(layer, "interpolation", "nearest") != "nearest"
+    shares = {axis: _line_share(int(size)) if lines else 1.0 for axis, size in sides.items()}
+    if lines:
+        signal = Signal(_between(signal, shares), signal.mean, signal.along)
     elif signal.profile:
         profile = [None if p is None else np.repeat(p, sides.get(a, 1)) for a, p in enumerate(signal.profile)]
         signal = dataclasses.replace(signal, profile=tuple(profile), bent=None)
 
     def backward(gradients: Gradients) -> Gradients:
         gradient = gradients[0]
-        return (None if gradient is None else sum_over(gradient, {a: float(s) for a, s in sides.items()}),)
+        if gradient is None:
+            return (None,)
+        whole = sum_over(gradient, {axis: float(size) for axis, size in sides.items()})
+        # What does not agree is heard of by the squares of the weights: of lines less than of repetitions.
+        alone = gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0)
+        lost = (1 - math.prod(shares.values())) * math.prod(sides.values()) * alone
+        return (dataclasses.replace(whole, second_moment=max(whole.second_moment - lost, 0.0)),)
 
     return Effect((signal,), backward)
 
 
+def _between(signal: Signal, shares: dict[int, float]) -> float:
+    """Returns the mean square on lines between neighbours: of each corner by its weight, and of each two by theirs."""
+    near, found = signal.near, 0.0
+    for steps in itertools.product((0, 1), repeat=len(shares)):
+        weight = math.prod(1 - one if step else one for step, one in zip(steps, shares.values()))
+        if near is not None and near.axes == tuple(shares) and all(size > 1 for size in near.same.shape):
+            found += weight * float(near.same[steps])
+        else:
+            found += weight * (signal.agreement({axis for axis, step in zip(shares, steps) if step}))
+    return found
+
+
 def _line_share(size: int) -> float:
+    """Returns the mean square of the weights of a line between two neighbours: 2/3 in the limit of many."""
     places = (np.arange(size) + 0.5) / size - 0.5
     near = np.abs(places)
     return float(((1 - near) ** 2 + near**2).mean())
