@@ -66,7 +66,10 @@ def inputs_for(name: str, model: keras.Model, number: int, source: np.random.Gen
     specimen = SPECIMENS[name]
 
     def sample(tensor: Any) -> np.ndarray:
-        shape = (number, *specimen.shapes.get(tensor.name, (2, *(size or specimen.length for size in tensor.shape[1:])))[1:])
+        shape = (
+            number,
+            *specimen.shapes.get(tensor.name, (2, *(size or specimen.length for size in tensor.shape[1:])))[1:],
+        )
         if "mask" in tensor.name or tensor.dtype == "bool":
             return np.ones(shape, tensor.dtype)
         if "token" in tensor.name:

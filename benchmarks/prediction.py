@@ -57,6 +57,8 @@ BATCH = 32
 # In log2: the standard error of the mean over draws at which no more are made.
 PRECISION = 0.05
 MOST = 40
+
+
 def application(name: str) -> keras.Model:
     """One of `keras.applications`, at a small input size, up to the logits.
 

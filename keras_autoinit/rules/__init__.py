@@ -22,6 +22,7 @@ from keras_autoinit.rules import (
     pooling,
     products,
     recurrent,
+    resizing,
     shapes,
     written,
 )
@@ -33,7 +34,19 @@ from keras_autoinit.signals import Signal
 __all__ = ["Backward", "Context", "Effect", "Gradients", "Weights", "apply_rule", "register_rule"]
 
 # Importing a family registers its rules.
-_FAMILIES = (choices, dropping, largest, linear, normalizations, pooling, products, recurrent, shapes, written)
+_FAMILIES = (
+    choices,
+    dropping,
+    largest,
+    linear,
+    normalizations,
+    pooling,
+    products,
+    recurrent,
+    resizing,
+    shapes,
+    written,
+)
 
 UserRule = Callable[..., Any]
 # Whose errors are theirs.

@@ -311,3 +311,10 @@ def axes_of(value: Any, rank: int) -> tuple[int, ...]:
         return tuple(range(rank))
     several: Sequence[int] = (value,) if isinstance(value, int) else tuple(value)
     return tuple(int(axis) % rank for axis in several) if rank else ()
+
+
+def positions_of(context: Context) -> tuple[int, ...]:
+    """Returns the axes of positions."""
+    rank = len(context.signal.along)
+    first = getattr(context.layer, "data_format", None) == "channels_first"
+    return tuple(range(2, rank)) if first else tuple(range(1, rank - 1))

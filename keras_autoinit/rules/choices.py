@@ -31,7 +31,10 @@ def top_k(context: Context) -> Effect:
     moments = [size**2 * one + 2 * size * shift * mean + shift**2 for one in (square, pair)]
     middle = size * mean + shift
     along = (*[middle**2] * (len(signal.along) - 1), moments[1])
-    values, places = Signal(moments[0], middle, along), Signal(float(count**2) / 3, count / 2, along and (0.0,) * len(along))
+    values, places = (
+        Signal(moments[0], middle, along),
+        Signal(float(count**2) / 3, count / 2, along and (0.0,) * len(along)),
+    )
 
     def backward(gradients: Gradients) -> Gradients:
         return (scale(gradients[0], few / count), *[None] * (len(context.call.inputs) - 1))

@@ -168,9 +168,7 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     for index, (operand, factor) in enumerate(zip(operands, factors)):
         key = index if operand.number is None else ("tensor", operand.number)
         times[key] = times.get(key, 0.0) + factor
-    firsts = {
-        key: next(one for i, one in enumerate(operands) if key in (i, ("tensor", one.number))) for key in times
-    }
+    firsts = {key: next(one for i, one in enumerate(operands) if key in (i, ("tensor", one.number))) for key in times}
     # Shifts that start at zero leave everything as it is.
     kept = [key for key in times if firsts[key].number is not None or not _is_all(firsts[key], 0.0)]
     if len(kept) == 1 < len(times) and times[kept[0]] == 1.0 and firsts[kept[0]].shape == shape:

@@ -14,12 +14,11 @@ from keras_autoinit.averages import in_window
 from keras_autoinit.maxima import MOST_SHARED, Maximum, being_largest, maximum, uneven
 from keras_autoinit.rectified import RELU, law_of
 from keras_autoinit.responses import hermite_grid
-from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations
+from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, positions_of
 from keras_autoinit.rules.pooling import (
     held_by,
     names_of,
     pairs_of,
-    positions_of,
     pulls_of,
     seen_by,
     shared_out,

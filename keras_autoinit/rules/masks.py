@@ -131,7 +131,7 @@ def _barred_before(graph: Graph, number: int) -> Any:
         return None
     flat = tree.flatten((call.args, call.kwargs))
     for value in flat:
-        if bars(graph, value) or type(call.operation).__name__ == "Where" and bars_all(graph, value):
+        if bars(graph, value) or (type(call.operation).__name__ == "Where" and bars_all(graph, value)):
             return _open_in(graph, call, value)
     for value in flat:
         if isinstance(value, Ref) and (found := _barred_before(graph, value.number)) is not None:

@@ -142,4 +142,3 @@ def _random_arguments(context: Context, source: np.random.Generator) -> Any:
         values[number] = keras.ops.convert_to_tensor(numbers.astype(spec.dtype))
     fill = lambda one: values[one.number] if isinstance(one, Ref) else one  # noqa: E731
     return tree.map_structure(fill, (context.call.args, context.call.kwargs))
-

@@ -1,19 +1,26 @@
-"""Averages over windows and over axes, and up-sampling."""
+"""Averages over windows and over axes."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import math
 from typing import Any
 
 import numpy as np
 
 from keras_autoinit.averages import averaged_signal
-from keras_autoinit.axes import sum_over
 from keras_autoinit.bending import activated
-from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
+from keras_autoinit.rules.base import (
+    Context,
+    Effect,
+    Gradients,
+    axes_of,
+    for_layers,
+    for_operations,
+    positions_of,
+    scale,
+)
 from keras_autoinit.signals import FARTHEST, Near, Shape, Signal
 from keras_autoinit.sizes import to_power
 from keras_autoinit.taps import by_distance, taps_met
@@ -199,59 +206,6 @@ def _same_in_windows(gradient: Signal, windows: dict[int, float], shape: Shape) 
         near = (held - 1) / (shape[axis] - 1) if shape and shape[axis] > 1 else 0.0
         along[axis] += min(max(near, 0.0), 1.0) * (gradient.second_moment - along[axis])
     return gradient.with_axes(along)
-
-
-@for_layers(*names_of("UpSampling"))
-def up_sampling(context: Context) -> Effect:
-    """Repeats entries, or draws lines between them: then neighbours are averaged."""
-    layer, axes = context.layer, positions_of(context)
-    sides = dict(zip(axes, (layer.size,) * len(axes) if isinstance(layer.size, int) else layer.size))
-    signal = context.signal
-    lines = getattr(layer, "interpolation", "nearest") != "nearest"
-    shares = {axis: _line_share(int(size)) if lines else 1.0 for axis, size in sides.items()}
-    if lines:
-        signal = Signal(_between(signal, shares), signal.mean, signal.along)
-    elif signal.profile:
-        profile = [None if p is None else np.repeat(p, sides.get(a, 1)) for a, p in enumerate(signal.profile)]
-        signal = dataclasses.replace(signal, profile=tuple(profile), bent=None)
-
-    def backward(gradients: Gradients) -> Gradients:
-        gradient = gradients[0]
-        if gradient is None:
-            return (None,)
-        whole = sum_over(gradient, {axis: float(size) for axis, size in sides.items()})
-        # What does not agree is heard of by the squares of the weights: of lines less than of repetitions.
-        alone = gradient.second_moment - min((gradient.along[axis] for axis in axes), default=0.0)
-        lost = (1 - math.prod(shares.values())) * math.prod(sides.values()) * alone
-        return (dataclasses.replace(whole, second_moment=max(whole.second_moment - lost, 0.0)),)
-
-    return Effect((signal,), backward)
-
-
-def _between(signal: Signal, shares: dict[int, float]) -> float:
-    """Returns the mean square on lines between neighbours: of each corner by its weight, and of each two by theirs."""
-    near, found = signal.near, 0.0
-    for steps in itertools.product((0, 1), repeat=len(shares)):
-        weight = math.prod(1 - one if step else one for step, one in zip(steps, shares.values()))
-        if near is not None and near.axes == tuple(shares) and all(size > 1 for size in near.same.shape):
-            found += weight * float(near.same[steps])
-        else:
-            found += weight * (signal.agreement({axis for axis, step in zip(shares, steps) if step}))
-    return found
-
-
-def _line_share(size: int) -> float:
-    """Returns the mean square of the weights of a line between two neighbours: 2/3 in the limit of many."""
-    places = (np.arange(size) + 0.5) / size - 0.5
-    near = np.abs(places)
-    return float(((1 - near) ** 2 + near**2).mean())
-
-
-def positions_of(context: Context) -> tuple[int, ...]:
-    """Returns the axes of positions."""
-    rank = len(context.signal.along)
-    first = getattr(context.layer, "data_format", None) == "channels_first"
-    return tuple(range(2, rank)) if first else tuple(range(1, rank - 1))
 
 
 def sides_of(context: Context) -> dict[int, tuple[int, int]]:
