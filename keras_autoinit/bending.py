@@ -94,7 +94,11 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
             sizes=product([gradient.sizes or {}, to_power(sizes, steeper)]),
             radial=gradient.radial + (1 - gradient.radial) * radial_share(*rounded),
         )
-        passed = dataclasses.replace(weighted_by(passed, shares[1], 1.0), bent=(function, signal))
+        passed = dataclasses.replace(
+            weighted_by(passed, shares[1], 1.0),
+            bent=(function, signal),
+            near=_near_back(gradient, signal, response, grown),
+        )
         if channels is None:
             return passed
         alike = gradient.agreement([axis for axis, one in enumerate(unlike) if one])
@@ -247,6 +251,20 @@ def _near(signal: Signal, response: Response, unlike: float, of_mean: float, pro
     return dataclasses.replace(signal.near, same=same, other=other, pulls=tuple(one / one.mean() for one in means))
 
 
+def _near_back(gradient: Signal, signal: Signal, response: Response, grown: float) -> Near | None:
+    """Returns how far neighbours agree of a gradient that a function has let through: as far as its slopes do."""
+    near = gradient.near
+    if near is None or signal.variance <= 1e-24:
+        return None
+    distances = [np.arange(size) for size in near.same.shape]
+    tables = (_correlation(signal, signal.by_distance(near.axes, distances, apart)) for apart in (False, True))
+    same, other = (
+        values * response.slope_covariances(np.broadcast_to(table, values.shape)) * grown
+        for values, table in zip((near.same, near.other), tables)
+    )
+    return Near(near.axes, same, other)
+
+
 def _powers(function: Activation, signal: Signal) -> tuple[float, float]:
     """Returns the powers with which the second moment of a function, and of its slope, go with that of its input."""
     step = 1.1
@@ -287,5 +305,5 @@ def _rectified_again(signal: Signal, law: Any, other: Signal) -> Any:
     return dataclasses.replace(made, joined=joined, near=fainter(made)), back
 
 
-def _correlation(signal: Signal, agreement: float) -> float:
+def _correlation(signal: Signal, agreement: Any) -> Any:
     return (agreement - signal.mean**2) / signal.variance if signal.variance > 1e-24 else 0.0

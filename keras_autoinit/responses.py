@@ -68,6 +68,10 @@ class Response:
         """Returns `E f'(z) f'(z')`."""
         return series(self.slope_powers, self.slope, correlation)
 
+    def slope_covariances(self, correlations: np.ndarray) -> np.ndarray:
+        """Returns `slope_covariance` for several correlations."""
+        return series_at(self.slope_powers, self.slope, correlations)
+
 
 @functools.lru_cache(maxsize=4096)
 def respond(function: Activation, mean: float, variance: float, channels: Any = None) -> Response:

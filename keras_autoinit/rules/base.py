@@ -302,7 +302,8 @@ def scale(gradient: Signal | None, factor: float) -> Signal | None:
     if gradient is None:
         return None
     along, apart = (tuple(value * factor for value in values) for values in (gradient.along, gradient.apart))
-    return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, apart=apart)
+    near = gradient.near and gradient.near.times(factor)
+    return Signal(gradient.second_moment * factor, 0.0, along, profile=gradient.profile, apart=apart, near=near)
 
 
 def axes_of(value: Any, rank: int) -> tuple[int, ...]:

@@ -105,6 +105,7 @@ class Statistics:
         return dataclasses.replace(
             passed,
             steered=gradient.steered * float(np.mean(factors)),
+            near=gradient.near and gradient.near.times(passed.second_moment / max(gradient.second_moment, 1e-300)),
             bent=gradient.bent,
             sizes=_sizes_left(gradient, made, lost, radial) if by_batch else gradient.sizes,
             radial=0.0 if by_batch else 1.0,

@@ -68,8 +68,10 @@ def back_through_windows(gradient: Signal | None, taps: dict[int, Taps]) -> Sign
     if gradient is None or not taps:
         return gradient
     turned = {axis: (matrix.T, back, common) for axis, (matrix, common, back) in taps.items()}
-    # Of gradients, how neighbours agree is not followed.
-    return _met(gradient, turned)[0]
+    made, share = _met(gradient, turned)
+    # How neighbours agree is followed from where a map was made larger: everywhere else the taps of a kernel,
+    # which are independent, leave little of it.
+    return made if gradient.near is None else dataclasses.replace(made, near=_near_through(gradient, turned, share))
 
 
 def taps_of(context: Context) -> dict[int, Taps]:
