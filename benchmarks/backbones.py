@@ -48,6 +48,9 @@ def enlarged(config: Any) -> Any:
 
 
 def _larger(name: str, value: Any) -> Any:
+    if name == "build_config":
+        # Of a layer that stands in a configuration with the shape it was built for.
+        return {key: _wider(one) for key, one in value.items()}
     if isinstance(value, dict):
         return enlarged(value)
     if DEPTHS.search(name):

@@ -88,11 +88,24 @@ def _measured(context: Context) -> tuple[tuple[Signal, ...], Backward]:
                 # A tensor that is given twice hears of both.
                 number = refs[place].number
                 parts[number] = parts.get(number, 0.0) + keras.ops.convert_to_numpy(one)
-        known = {number: dataclasses.replace(constant(one)[0], mean=0.0) for number, one in parts.items()}
+        known = {number: _spread_out(one) for number, one in parts.items()}
         return tuple(known.get(number) for number in context.call.inputs)
 
     made, _ = run()
     return tuple(constant(keras.ops.convert_to_numpy(value))[0] for value in made), backward
+
+
+def _spread_out(numbers: np.ndarray) -> Signal:
+    """Returns a gradient as measured: where on an axis it is larger than chance allows, it is said to be so."""
+    squares, profile = numbers.astype(np.float64) ** 2, []
+    for axis in range(numbers.ndim):
+        others = tuple(one for one in range(numbers.ndim) if one != axis)
+        by_place = squares.mean(axis=others)
+        chance = np.sqrt(2 * by_place.size / max(squares.size, 1)) * by_place.mean()
+        uneven = axis > 0 and by_place.mean() > 0 and np.std(by_place) > 3 * chance
+        profile.append(by_place / by_place.mean() if uneven else None)
+    spread = tuple(profile) if any(one is not None for one in profile) else ()
+    return dataclasses.replace(constant(numbers)[0], mean=0.0, profile=spread)
 
 
 def drawn(signal: Signal, shape: Shape, source: np.random.Generator) -> np.ndarray:
