@@ -195,7 +195,9 @@ def _gradients(
         known = [one for one in at_outputs if one is not None]
         for number, gradient in zip(targets, effects[id(call)].backward(at_outputs)):
             if gradient is not None:
-                parts.setdefault(number, []).append(_sized(gradient, known, GRADIENTS))
+                spec = graph.specs.get(number)
+                kept = fitting(gradient, spec.shape) if spec and gradient.profile else gradient
+                parts.setdefault(number, []).append(_sized(kept, known, GRADIENTS))
     return found
 
 

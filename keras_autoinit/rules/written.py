@@ -53,6 +53,8 @@ def _divided_by(context: Context, name: str) -> tuple[tuple[int, ...], bool] | N
         return None
     source, divisor = context.call.inputs
     root = _maker(context, divisor)
+    if root is not None and type(root.operation).__name__ == "Reciprocal" and name == "Rsqrt":
+        root, name = _maker(context, root.inputs[0]), "Sqrt"
     if root is None or type(root.operation).__name__ != name:
         return None
     mean = _before(context, root)
