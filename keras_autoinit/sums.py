@@ -251,7 +251,48 @@ def side_by_side(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]) 
         for count, one in parts
     ]
     found = np.concatenate(sizes)
-    return whole.with_profile(axis, found / found.mean() if found.mean() > 0 else None)
+    cross = [[one.mean * other.mean for _, other in parts] for _, one in parts]
+    return in_places(whole.with_profile(axis, found / found.mean() if found.mean() > 0 else None), axis, parts, cross)
+
+
+def in_places(
+    whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]], cross: Any, apart: Any | None = None
+) -> Signal:
+    """Returns a blend of signals side by side with how far entries agree that differ in their place on that axis.
+
+    Args:
+        whole: the blend.
+        axis: where they stand side by side.
+        parts: how long each one is there, and the signal.
+        cross: how far entries of each two agree.
+        apart: the same of different samples, where that is something else.
+    """
+    lengths = np.array([length for length, _ in parts], float)
+    pairs = np.outer(lengths, lengths) - np.diag(lengths)
+    if pairs.sum() <= 0:
+        return whole
+
+    def mean(within: list[float], between: Any) -> float:
+        table = np.array(between, float)
+        np.fill_diagonal(table, within)
+        return float((table * pairs).sum() / pairs.sum())
+
+    along, others = list(whole.along), list(whole.apart)
+    along[axis] = mean([one.along[axis] for _, one in parts], cross)
+    if others:
+        others[axis] = mean([one.agreement({0, axis}) for _, one in parts], cross if apart is None else apart)
+    return dataclasses.replace(whole, along=tuple(along), apart=tuple(others))
+
+
+def between_parts(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]], samples: bool = False) -> float:
+    """Returns how far entries of two parts agree, side by side on an axis: what is left of all pairs but their own."""
+    lengths = np.array([length for length, _ in parts], float)
+    count, inside = lengths.sum(), (lengths * (lengths - 1)).sum()
+    others = count * (count - 1) - inside
+    agreed = [one.agreement({0, axis} if samples else {axis}) for _, one in parts]
+    own = sum(length * (length - 1) * value for (length, _), value in zip(parts, agreed))
+    total = whole.agreement({0, axis} if samples else {axis}) * count * (count - 1)
+    return float((total - own) / others) if others > 0 else 0.0
 
 
 def part_of(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:

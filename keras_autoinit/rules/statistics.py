@@ -16,7 +16,7 @@ from keras_autoinit.laws import GRADIENTS, dominance
 from keras_autoinit.rules.base import scale
 from keras_autoinit.signals import Near, Signal
 from keras_autoinit.sizes import Sizes, centred, floored, law_of, power_lost, product, to_power
-from keras_autoinit.sums import FAINT, blended, multiplied
+from keras_autoinit.sums import FAINT, between_parts, blended, in_places, multiplied
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Statistics:
     def applied(self, signal: Signal) -> tuple[Signal, int | None, np.ndarray]:
         """Returns the normalized signal, the axis of units that have a scale each, and the factor on their squares."""
         if signal.joined is not None and signal.joined[0] not in self.sizes:
-            return self._applied_each(*signal.joined)
+            return self._applied_each(signal, *signal.joined)
         signal = dataclasses.replace(signal, apart=_apart(signal))
         centre = _centre(signal, self.sizes, self.whole) if self.centred else signal.times(0.0)
         variance = max(signal.second_moment - centre.second_moment, 0.0)
@@ -199,11 +199,20 @@ class Statistics:
         one = Signal(1.0, 0.0, along, apart=apart, near=near)
         return multiplied([one, one])
 
-    def _applied_each(self, axis: int, parts: Sequence[tuple[int, Signal]]) -> tuple[Signal, int | None, np.ndarray]:
+    def _applied_each(
+        self, whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]]
+    ) -> tuple[Signal, int | None, np.ndarray]:
         """Returns the same of signals that stand side by side, each of which has a variance of its own."""
         found = [self.applied(dataclasses.replace(part, joined=None)) for _, part in parts]
         counts = [count for count, _ in parts]
         made = blended([one for one, _, _ in found], [count / sum(counts) for count in counts])
+        grown = [math.sqrt(float(one.mean())) for _, _, one in found]
+        # What two parts have in common, the branches of a residual trunk say, each has in its own size.
+        common = 0.0 if 0 in self.sizes else np.outer(grown, grown)
+        cross, other = (common * between_parts(whole, axis, parts, apart) for apart in (False, True))
+        shape = (len(parts), len(parts))
+        normalized = list(zip(counts, (one for one, _, _ in found)))
+        made = in_places(made, axis, normalized, np.broadcast_to(cross, shape), np.broadcast_to(other, shape))
         factors = [np.broadcast_to(one, count) for (_, _, one), count in zip(found, counts)]
         return made, axis, np.concatenate(factors)
 
