@@ -1,4 +1,4 @@
-"""The Keras Hub backbones of the tests' zoo, eight times as wide and twice as deep: wide enough for a law of large numbers.
+"""The Keras Hub backbones of the tests' zoo, eight times as wide and twice as deep: for a law of large numbers.
 
 They are built small, and built again from their own configuration with its sizes multiplied.
 """

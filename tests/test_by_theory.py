@@ -117,6 +117,18 @@ def test_a_tied_table_is_as_small_as_the_output_that_reads_it_back_wants():
     assert plan["dense/kernel"].new.config["gain"] == pytest.approx(8, rel=1e-3)
 
 
+@pytest.mark.skipif(not hasattr(layers, "ReversibleEmbedding"), reason="This Keras has no reversible embedding.")
+def test_a_frozen_table_beside_a_tied_one_is_as_large_as_it_is():
+    words, places = keras.Input((6,), dtype="int32"), keras.Input((6,), dtype="int32")
+    table = layers.ReversibleEmbedding(50, 64, tie_weights=True, name="table")
+    start = keras.initializers.RandomNormal(stddev=0.02, seed=1)
+    positions = layers.Embedding(30, 64, embeddings_initializer=start, trainable=False, name="positions")
+    x = layers.LayerNormalization()(layers.Dense(64)(table(words) + positions(places)))
+    plan = AutoInit("theory", seed=0).plan(keras.Model([words, places], table(x, reverse=True)))
+    assert plan["positions/embeddings"].fan_in == 64
+    assert plan["positions/embeddings"].output_std == pytest.approx(0.02, rel=0.1)
+
+
 def test_recurrent_attention_and_embedding_weights_are_solved():
     words = keras.Input((6,), dtype="int32")
     x = layers.Embedding(30, 64, name="embedding")(words)

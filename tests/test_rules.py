@@ -586,6 +586,129 @@ def test_what_has_no_rule_is_measured_and_noted():
     assert any("'sort' has no rule" in note for note in prediction.notes)
 
 
+@keras.saving.register_keras_serializable(package="test_rules")
+class Angles(keras.layers.Layer):
+    """Numbers that depend on how many tokens there are, and on nothing else."""
+
+    def call(self, x):
+        places = ops.expand_dims(ops.arange(x.shape[1], dtype="float32"), 1)
+        angles = places * 0.3 ** ops.arange(x.shape[2] // 2, dtype="float32")
+        angles = ops.concatenate([angles, angles], axis=-1)
+        return ops.cos(angles), ops.sin(angles)
+
+
+def test_a_rotation_leaves_a_signal_as_large_as_it_was():
+    """Cosines and sines that come from another layer are the numbers that they are, no unit signals."""
+
+    def turned(x):
+        cos, sin = Angles()(x)
+        first, second = ops.split(x, 2, axis=-1)
+        return x * cos + ops.concatenate([-second, first], axis=-1) * sin
+
+    assert predicted(turned, (6, 32))[2].second_moment == pytest.approx(1.0, abs=1e-6)
+
+
+WRITTEN = {
+    "root of the mean": lambda x: x * ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6),
+    "reciprocal": lambda x: x * ops.reciprocal(ops.sqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + 1e-6)),
+    "divided": lambda x: x / ops.sqrt(ops.mean(x * x, axis=-1, keepdims=True)),
+    "unit length": lambda x: x / ops.sqrt(ops.sum(ops.power(x, 2), axis=-1, keepdims=True)),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_what_a_signal_is_divided_by_its_own_size_hands_back_nothing_that_goes_with_it(name):
+    inputs = keras.Input((16,))
+    outputs = WRITTEN[name](layers.Dense(16, name="hidden", kernel_initializer="orthogonal")(inputs))
+    source = np.random.default_rng(0)
+    batch = 3 * source.normal(size=(4096, 16)).astype("float32")
+    model = keras.Model(inputs, outputs)
+    graph = read(model)
+    made = follow(graph, Given()).signals[graph.outputs[0]].second_moment
+    assert made == pytest.approx(np.mean(ops.convert_to_numpy(model(batch)) ** 2), rel=0.02)
+    # Of sixteen directions one is lost; the gradient before it is as large as one over the signal's square there.
+    wanted, found = gradients_at("hidden", model, batch / 3, source)
+    assert wanted == pytest.approx(found, rel=0.2)
+
+
+def test_a_divisor_hears_of_what_it_divides_by_the_square_of_itself():
+    inputs = keras.Input((64,))
+    divisor = layers.Dense(64, name="hidden", kernel_initializer="orthogonal")(inputs) * 0.1 + 4.0
+    model = keras.Model(inputs, layers.Dropout(0.0)(inputs) / divisor)
+    source = np.random.default_rng(0)
+    wanted, found = gradients_at("hidden", model, source.normal(size=(2048, 64)).astype("float32"), source)
+    assert wanted == pytest.approx(found, rel=0.1)
+
+
+def test_no_gradient_comes_back_through_a_stop():
+    inputs = keras.Input((8,))
+    hidden = layers.Dense(8)(inputs)
+    graph = read(keras.Model(inputs, ops.stop_gradient(hidden)))
+    prediction = follow(graph, Given())
+    assert prediction.signals[graph.outputs[0]] == prediction.signals[graph.calls[0].outputs[0]]
+    assert graph.calls[0].outputs[0] not in prediction.gradients
+
+
+@keras.saving.register_keras_serializable(package="test_rules")
+class Affine(keras.layers.Layer):
+    """A scale and a shift that start as one and zero."""
+
+    def build(self, shape):
+        self.scale = self.add_weight(shape=(1,), initializer="ones", name="scale")
+        self.shift = self.add_weight(shape=(1,), initializer="zeros", name="shift")
+
+    def call(self, x):
+        return x * self.scale + self.shift
+
+
+def test_what_changes_nothing_keeps_what_a_signal_was_made_by():
+    """The largest of rectified numbers is another than that of Gaussians of the same moments."""
+    plain = predicted(lambda x: layers.MaxPooling2D(2)(layers.ReLU()(x)), (8, 8, 32))[2]
+    affine = predicted(lambda x: layers.MaxPooling2D(2)(Affine()(layers.ReLU()(x))), (8, 8, 32))[2]
+    assert affine.second_moment == plain.second_moment
+
+
+@keras.saving.register_keras_serializable(package="test_rules")
+class Positions(keras.layers.Layer):
+    """Adds the rows of a table that a buffer says: all the first one, until it is told another."""
+
+    def __init__(self, places, **kwargs):
+        super().__init__(**kwargs)
+        self.places, self.table = places, layers.Embedding(16, 64, embeddings_initializer="random_normal")
+
+    def build(self, shape):
+        self.table.build(None)
+
+    def call(self, x):
+        return x + self.table(ops.convert_to_tensor(self.places))
+
+
+@pytest.mark.parametrize(("places", "again"), [([0] * 6, 1.0), (list(range(6)), 0.0), ([0, 0, 0, 1, 1, 1], 0.4)])
+def test_rows_of_a_table_that_are_taken_again_agree(places, again):
+    """As the table will be, not as it is: a plan that draws it anew knows its size already."""
+    inputs = keras.Input((6, 64))
+    model = keras.Model(inputs, layers.LayerNormalization()(Positions(np.array(places))(inputs)))
+    graph = read(model)
+    added = follow(graph, Given()).signals[graph.calls[0].outputs[0]]
+    table = np.mean(ops.convert_to_numpy(model.layers[1].table.embeddings).astype(np.float64) ** 2)
+    assert added.second_moment == pytest.approx(1 + table, rel=1e-6)
+    assert added.along[1] == pytest.approx(again * table, abs=0.02 * table)
+
+
+def test_a_gradient_is_at_the_token_that_is_read():
+    """Of eight tokens the first is the one that is read: what stands beside it hears of it through attention alone."""
+    inputs = keras.Input((7, 32))
+    first = np.random.default_rng(1).normal(size=(1, 1, 32)).astype("float32")
+    tokens = ops.concatenate([ops.broadcast_to(first, (2, 1, 32)), layers.Dense(32, name="patches")(inputs)], axis=1)
+    model = keras.Model(inputs, layers.LayerNormalization()(tokens)[:, 0])
+    graph = read(model)
+    prediction = follow(graph, Given())
+    (dense,) = graph.calls_of(model.get_layer("patches"))
+    at_tokens = prediction.gradients[graph.readers(dense.outputs[0])[0].outputs[0]]
+    assert at_tokens.profile[1].tolist() == [8, 0, 0, 0, 0, 0, 0, 0]
+    assert prediction.gradients[dense.outputs[0]].second_moment < 1e-12
+
+
 def test_register_rule_as_documented():
     text = (Path(__file__).parent.parent / "docs" / "rules.md").read_text()
     namespace = {}

@@ -17,7 +17,8 @@ from keras_autoinit.rules.base import Backward, Context, Effect, Gradients
 from keras_autoinit.signals import Shape, Signal, constant
 from keras_autoinit.traces import untraced
 
-SAMPLES = 16
+# How many samples are run at least and at most: in between as many as hold so many numbers.
+FEWEST, MOST, NUMBERS = 16, 512, 2**16
 
 
 def measure(context: Context) -> Effect:
@@ -146,11 +147,13 @@ def _random_arguments(context: Context, source: np.random.Generator) -> Any:
     """Returns a call's arguments with random numbers of the predicted moments for its tensors, ones for integers."""
     first = context.graph.specs.get(context.graph.inputs[0]) if context.graph.inputs else None
     batch = first.shape[0] if first is not None and first.shape else 0
+    largest = max((math.prod(context.graph.specs[one].shape) for one in context.call.inputs), default=1)
+    samples = min(max(NUMBERS * max(batch, 1) // max(largest, 1), FEWEST), MOST)
     values: dict[int, Any] = {}
     for number, signal in zip(context.call.inputs, context.signals):
         spec = context.graph.specs[number]
         more = batch and spec.shape and spec.shape[0] % batch == 0
-        shape = (spec.shape[0] // batch * SAMPLES, *spec.shape[1:]) if more else spec.shape
+        shape = (spec.shape[0] // batch * samples, *spec.shape[1:]) if more else spec.shape
         numbers = drawn(signal, shape, source) if "float" in spec.dtype else np.ones(shape)
         values[number] = keras.ops.convert_to_tensor(numbers.astype(spec.dtype))
     fill = lambda one: values[one.number] if isinstance(one, Ref) else one  # noqa: E731

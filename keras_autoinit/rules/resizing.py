@@ -36,7 +36,7 @@ def resize(context: Context) -> Effect | None:
 
     if not lines:
         # Repeated entries are what they were.
-        signal = dataclasses.replace(context.signal, near=signal.near, profile=_profile(context.signal, matrices))
+        signal = dataclasses.replace(context.signal, near=signal.near, profile=signal.profile)
     return Effect((signal,), backward)
 
 
@@ -67,12 +67,12 @@ def _through(signal: Signal, matrices: dict[int, np.ndarray]) -> Signal:
     """Returns what weighted sums over each axis make of a signal."""
     axes = tuple(matrices)
     distances = [np.arange(one.shape[1]) for one in matrices.values()]
-    same, other = (
-        _carried(signal.by_distance(axes, distances, apart), list(matrices.values())) for apart in (False, True)
-    )
+    given = [signal.by_distance(axes, distances, apart) for apart in (False, True)]
+    profile, share = _profile(signal, matrices, given[0])
+    same, other = (share * _carried(one, list(matrices.values())) for one in given)
     near = Near(axes, same, other)
     return dataclasses.replace(
-        signal, second_moment=float(same.flat[0]), near=near, bent=None, law=None, joined=None, profile=()
+        signal, second_moment=float(same.flat[0]), near=near, bent=None, law=None, joined=None, profile=profile
     )
 
 
@@ -97,9 +97,19 @@ def _pairs(matrix: bytes, shape: tuple[int, int]) -> np.ndarray:
     return np.array(found)
 
 
-def _profile(signal: Signal, matrices: dict[int, np.ndarray]) -> tuple[Any, ...]:
-    """Returns how a signal of repeated entries is spread over its axes."""
-    found = []
-    for axis, one in enumerate(signal.profile):
-        found.append(one if one is None or axis not in matrices else matrices[axis] @ one)
-    return tuple(found)
+def _profile(signal: Signal, matrices: dict[int, np.ndarray], table: np.ndarray) -> tuple[tuple[Any, ...], float]:
+    """Returns how sums are spread over each axis, and how much larger they are for counting large entries more.
+
+    Where a line ends there is one neighbour less to average with.
+    """
+    found, share = list(signal.profile or (None,) * len(signal.along)), 1.0
+    for place, (axis, matrix) in enumerate(matrices.items()):
+        own = found[axis]
+        known = own is not None and len(own) == matrix.shape[1]
+        roots = np.sqrt(own) if known and own is not None else np.ones(matrix.shape[1])
+        alike = np.moveaxis(table, place, 0).reshape(len(roots), -1)[:, 0] / max(table.flat[0], 1e-300)
+        pairs = alike[np.abs(np.subtract.outer(np.arange(len(roots)), np.arange(len(roots))))]
+        new, even = (((matrix @ one) * matrix).sum(1) for one in (pairs * np.outer(roots, roots), pairs))
+        share *= float(new.mean() / even.mean()) if even.mean() > 0 else 1.0
+        found[axis] = new / new.mean() if new.mean() > 0 and np.ptp(new) > 1e-6 * new.mean() else None
+    return tuple(found) if any(one is not None for one in found) else (), share
