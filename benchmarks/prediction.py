@@ -218,7 +218,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--report", action="store_true", help="print what is kept there, and run nothing")
     options = parser.parse_args(arguments)
     print(
-        f"{'model':20} {'layers':>6}  {'signal: median':>14} {'95 %':>6} {'worst':>6}  {'gradient: median':>16} "
+        f"{'model':24} {'layers':>6}  {'signal: median':>14} {'95 %':>6} {'worst':>6}  {'gradient: median':>16} "
         f"{'95 %':>6} {'worst':>6}  {'draws':>5} {'known to':>8}"
     )
     kept = sorted(options.out.glob("*.json")) if options.report else []
@@ -230,9 +230,9 @@ def main(arguments: list[str] | None = None) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(result) + "\n")
         found.append((np.array(result["signal"]), np.array(result["gradient"])))
-        print(f"{name:20} {_statistics(*found[-1])}  {result['draws']:5} {result['known']:8.3f}", flush=True)
+        print(f"{name:24} {_statistics(*found[-1])}  {result['draws']:5} {result['known']:8.3f}", flush=True)
     if len(found) > 1:
-        print(f"{'all layers':20} {_statistics(*map(np.concatenate, zip(*found)))}")
+        print(f"{'all layers':24} {_statistics(*map(np.concatenate, zip(*found)))}")
 
 
 def _statistics(spreads: np.ndarray, gradients: np.ndarray) -> str:

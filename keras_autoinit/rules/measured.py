@@ -93,7 +93,10 @@ def _measured(context: Context) -> tuple[tuple[Signal, ...], Backward]:
         return tuple(known.get(number) for number in context.call.inputs)
 
     made, _ = run()
-    return tuple(constant(keras.ops.convert_to_numpy(value))[0] for value in made), backward
+    outputs = tuple(constant(keras.ops.convert_to_numpy(value))[0] for value in made)
+    # What cannot be run back is to fail now, where a note can say so.
+    backward(outputs)
+    return outputs, backward
 
 
 def _spread_out(numbers: np.ndarray) -> Signal:
