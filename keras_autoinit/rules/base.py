@@ -24,6 +24,9 @@ Gradients = tuple[Signal | None, ...]
 
 Backward = Callable[[Gradients], Gradients]
 
+# Tables of positions have no more rows than this; those of words, which are looked up by what a model is given, do.
+MOST_ROWS = 2**14
+
 
 @dataclass(frozen=True)
 class Mirrored:
@@ -229,11 +232,16 @@ def _rows_taken(value: Any, variable: Any) -> np.ndarray | None:
     """Returns which row of a table each row of a tensor is; `None` where one is of no such table."""
     if len(variable.shape) < 2 or tuple(value.shape)[-1] != tuple(variable.shape)[-1]:
         return None
+    if math.prod(variable.shape[:-1]) > MOST_ROWS:
+        return None
     table = np.ascontiguousarray(_numbers(variable)).reshape(-1, variable.shape[-1])
-    places = {row.tobytes(): number for number, row in enumerate(table)}
     rows = np.ascontiguousarray(_numbers(value))
-    found = [places.get(row.tobytes(), -1) for row in rows.reshape(-1, rows.shape[-1])]
-    return None if not found or min(found) < 0 else np.array(found).reshape(rows.shape[:-1])
+    flat = rows.reshape(-1, rows.shape[-1])
+    if not len(flat) or not (table == flat[0]).all(1).any():
+        return None
+    places = {row.tobytes(): number for number, row in enumerate(table)}
+    found = [places.get(row.tobytes(), -1) for row in flat]
+    return None if min(found) < 0 else np.array(found).reshape(rows.shape[:-1])
 
 
 _NUMBERS = (int, float, np.number, np.ndarray)
