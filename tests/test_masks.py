@@ -76,7 +76,9 @@ def test_attention_with_a_mask_is_as_large_as_measured_and_hands_back_as_much(wa
         batch.append(np.ones((SAMPLES, TOKENS), "int32"))
     rows = at_every_call(model, batch if len(batch) > 1 else batch[0], source)
     (weights,) = named(rows, "softmax")
-    assert abs(weights.off) < 0.03
+    # Logits behind two matrices of 64 x 64 are known to 2 sqrt(2) / 64, and what a soft-max makes of them to half of
+    # that; the rule's own 400 rows of eight are good for a per cent.
+    assert abs(weights.off) < 3 * 0.024
     assert abs(rows[-1].off) < 0.1
     assert max(abs(row.off_back) for row in named(rows, "dense")) < 0.2
 
