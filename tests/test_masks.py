@@ -10,6 +10,7 @@ import pytest
 from both_ways import at_every_call, named
 from keras import layers, ops
 
+from keras_autoinit import AutoInit, Theory
 from keras_autoinit.graphs import Ref, read
 from keras_autoinit.prediction import Given, follow
 from keras_autoinit.rules.masks import BARRED, causal, numbers_of
@@ -121,3 +122,13 @@ def test_a_shift_far_below_that_is_the_same_for_all_is_no_mask():
     inputs = keras.Input((64,))
     graph = read(keras.Model(inputs, inputs + 2 * BARRED))
     assert follow(graph, Given()).signals[graph.outputs[0]].second_moment == pytest.approx(4 * BARRED**2, rel=1e-3)
+
+
+def test_masks_are_found_at_the_end_of_hundreds_of_sums():
+    """Tensors are told apart in one pass: nothing goes down a trunk call by call."""
+    inputs = keras.Input((8,))
+    x = inputs
+    for _ in range(400):
+        x = x + layers.Dense(8)(x)
+    plan = AutoInit(Theory(), seed=0).plan(keras.Model(inputs, ops.softmax(ops.where(inputs > 0, x, -1e9))))
+    assert len(plan) == 400

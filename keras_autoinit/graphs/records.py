@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_autoinit.slots import Slots
 from keras_autoinit.variables import Variable
@@ -76,6 +78,11 @@ class Call:
         return snake_case(type(self.operation).__name__)
 
     @property
+    def is_arithmetic(self) -> bool:
+        """Whether it is an operation that no weight has a part in."""
+        return not isinstance(self.operation, keras.Layer) and not self.variables
+
+    @property
     def variables(self) -> list[Any]:
         """The variables among its arguments: weights that a custom layer hands to an operation."""
         if isinstance(self.operation, keras.Layer):
@@ -112,7 +119,6 @@ class Graph:
         opaque: layers that hold something and could not be looked into.
         constants: tensors that depend on no input, by number.
         losses: names of what the model was compiled to minimize; none where that is not known.
-        worked_out: numbers of tensors that masks are made of, as far as anybody has asked.
     """
 
     places: tuple[Place, ...]
@@ -124,7 +130,6 @@ class Graph:
     opaque: tuple[Opaque, ...] = ()
     constants: dict[int, Any] = field(default_factory=dict, repr=False, compare=False)
     losses: tuple[str, ...] = field(default=(), compare=False)
-    worked_out: dict[int, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     _readers: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
     _makers: dict[int, Call] = field(init=False, repr=False, compare=False)
     _calls_of: dict[int, list[Call]] = field(init=False, repr=False, compare=False)
@@ -141,6 +146,23 @@ class Graph:
             self._makers.update(dict.fromkeys(call.outputs, call))
             for variable in call.variables:
                 self._uses[id(variable)].append(call)
+
+    @functools.cached_property
+    def numbers(self) -> dict[int, Any]:
+        """The numbers of tensors that follow from constants and from integers that are all one: masks without padding.
+
+        Found in one pass over the calls when somebody asks first. What a weight or a layer has a part in has none.
+        """
+        tensors = {number: one for number, one in self.constants.items() if keras.ops.is_tensor(one)}
+        found = {number: keras.ops.convert_to_numpy(one) for number, one in tensors.items()}
+        for number in self.inputs:
+            spec = self.specs.get(number)
+            if spec is not None and ("int" in spec.dtype or spec.dtype == "bool"):
+                found[number] = np.ones(spec.shape, spec.dtype)
+        for call in self.calls:
+            if call.is_arithmetic and all(number in found for number in call.inputs):
+                found.update(zip(call.outputs, _computed(call, found)))
+        return found
 
     def readers(self, tensor: int) -> list[Call]:
         """Returns the calls that take a tensor."""
@@ -177,6 +199,19 @@ class Graph:
         """Returns the tensors that a layer puts out, whether it was looked into or not."""
         made = [tensor for call in self.calls_of(layer) for tensor in call.outputs]
         return made or list(self.expanded.get(id(layer), ()))
+
+
+def _computed(call: Call, numbers: dict[int, Any]) -> list[Any]:
+    """Returns the numbers that an operation makes of others; none where it refuses the shapes that were assumed."""
+    args, kwargs = keras.tree.map_structure(
+        lambda one: keras.ops.convert_to_tensor(numbers[one.number]) if isinstance(one, Ref) else one,
+        (call.args, call.kwargs),
+    )
+    try:
+        return [keras.ops.convert_to_numpy(one) for one in keras.tree.flatten(call.operation(*args, **kwargs))]
+    except Exception:
+        # Whatever an operation raises: what it makes is not known, then.
+        return []
 
 
 def snake_case(name: str) -> str:

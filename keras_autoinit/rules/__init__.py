@@ -13,7 +13,10 @@ from typing import Any
 import keras
 
 from keras_autoinit.graphs import keep_whole
-from keras_autoinit.rules import (
+
+# Importing a family registers its rules.
+from keras_autoinit.rules import (  # noqa: F401
+    arithmetic,
     choices,
     dropping,
     largest,
@@ -32,21 +35,6 @@ from keras_autoinit.rules.measured import measure
 from keras_autoinit.signals import Signal
 
 __all__ = ["Backward", "Context", "Effect", "Gradients", "Weights", "apply_rule", "register_rule"]
-
-# Importing a family registers its rules.
-_FAMILIES = (
-    choices,
-    dropping,
-    largest,
-    linear,
-    normalizations,
-    pooling,
-    products,
-    recurrent,
-    resizing,
-    shapes,
-    written,
-)
 
 UserRule = Callable[..., Any]
 # Whose errors are theirs.

@@ -178,8 +178,8 @@ class Context:
                 found.append(Operand(given[value.number], spec.shape if spec else (), value.number, value))
             elif isinstance(value, Variable):
                 found.append(Operand(self.of_variable(value), tuple(value.shape), None, value))
-            elif not isinstance(value, bool) and (isinstance(value, _NUMBERS) or keras.ops.is_tensor(value)):
-                signal = self._of_table(value) or constant(_numbers(value))[0]
+            elif not isinstance(value, bool) and is_numbers(value):
+                signal = self._of_table(value) or constant(numbers_in(value))[0]
                 found.append(Operand(signal, np.shape(value), None, value))
         return tuple(found)
 
@@ -188,7 +188,7 @@ class Context:
         second_moment = self.weights.variable(variable, base)
         if second_moment is not None:
             return Signal(second_moment, 0.0, (0.0,) * len(variable.shape))
-        return constant(_numbers(variable))[0]
+        return constant(numbers_in(variable))[0]
 
     def _of_table(self, value: Any) -> Signal | None:
         """Returns the signal of a table that a layer has read before it met a symbol, as of positions; else `None`.
@@ -225,7 +225,7 @@ def _repeats(value: Any, variable: Any) -> bool:
     ends = wanted[len(wanted) - len(given) :]
     if len(given) > len(wanted) or any(one not in (1, other) for one, other in zip(given, ends)):
         return False
-    return bool(np.array_equal(_numbers(value), np.broadcast_to(_numbers(variable), wanted)))
+    return bool(np.array_equal(numbers_in(value), np.broadcast_to(numbers_in(variable), wanted)))
 
 
 def _rows_taken(value: Any, variable: Any) -> np.ndarray | None:
@@ -234,8 +234,8 @@ def _rows_taken(value: Any, variable: Any) -> np.ndarray | None:
         return None
     if math.prod(variable.shape[:-1]) > MOST_ROWS:
         return None
-    table = np.ascontiguousarray(_numbers(variable)).reshape(-1, variable.shape[-1])
-    rows = np.ascontiguousarray(_numbers(value))
+    table = np.ascontiguousarray(numbers_in(variable)).reshape(-1, variable.shape[-1])
+    rows = np.ascontiguousarray(numbers_in(value))
     flat = rows.reshape(-1, rows.shape[-1])
     if not len(flat) or not (table == flat[0]).all(1).any():
         return None
@@ -247,7 +247,13 @@ def _rows_taken(value: Any, variable: Any) -> np.ndarray | None:
 _NUMBERS = (int, float, np.number, np.ndarray)
 
 
-def _numbers(value: Any) -> Any:
+def is_numbers(value: Any) -> bool:
+    """Whether an argument is a number, or an array or a tensor of them."""
+    return isinstance(value, _NUMBERS) or keras.ops.is_tensor(value)
+
+
+def numbers_in(value: Any) -> Any:
+    """Returns the numbers of an argument or a variable, in NumPy's hands."""
     if isinstance(value, _NUMBERS):
         return value
     return keras.ops.convert_to_numpy(value)

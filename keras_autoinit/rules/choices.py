@@ -14,8 +14,8 @@ from keras_autoinit.signals import Signal
 
 # Draws over which the average over rows is taken; fixed, so that every plan is the same.
 DRAWS = 4096
-# Between a mask and its row, what is chosen passes through these unchanged.
-_PASSING = {"Cast", "Reshape", "ExpandDims", "GetItem", "StopGradient"}
+# What is chosen passes through these as it is.
+_PASSING = {"Cast", "StopGradient"}
 
 
 @for_operations("TopK")
@@ -24,17 +24,14 @@ def top_k(context: Context) -> Effect:
     signal, shape, few = context.signal, context.shape_in(), context.layer.k
     count = shape[-1] if shape else few
     spread = math.sqrt(signal.variance)
-    # What is nowhere near zero on the scale of its spread, or below, is positive: its logarithm is a Gaussian.
-    ratio = spread / signal.mean if signal.mean > spread / 10 else 0.0
+    ratio = spread / signal.mean if _is_positive(context) and signal.mean > 0 else 0.0
     mean, square, pair = _largest(count, few, round(ratio, 4))
     size, shift = (signal.mean, 0.0) if ratio else (spread, signal.mean)
     moments = [size**2 * one + 2 * size * shift * mean + shift**2 for one in (square, pair)]
     middle = size * mean + shift
     along = (*[middle**2] * (len(signal.along) - 1), moments[1])
-    values, places = (
-        Signal(moments[0], middle, along),
-        Signal(float(count**2) / 3, count / 2, along and (0.0,) * len(along)),
-    )
+    values = Signal(moments[0], middle, along)
+    places = Signal(count**2 / 3, count / 2, (count**2 / 4,) * len(signal.along))
 
     def backward(gradients: Gradients) -> Gradients:
         return (scale(gradients[0], few / count), *[None] * (len(context.call.inputs) - 1))
@@ -79,10 +76,20 @@ def one_hot(context: Context) -> Effect:
 
 def _row_axis(context: Context) -> int | None:
     """Returns the axis over which indices differ because they are of different places; `None` if they may repeat."""
-    number, moved = context.call.inputs[0], False
-    call: Call | None = context.graph.maker(number)
+    maker = _made_by(context)
+    return len(context.shape_in()) - 1 if maker is not None and type(maker.operation).__name__ == "TopK" else None
+
+
+def _made_by(context: Context) -> Call | None:
+    """Returns the call that has made what a choice is given."""
+    call = context.graph.maker(context.call.inputs[0])
     while call is not None and type(call.operation).__name__ in _PASSING:
-        moved = moved or type(call.operation).__name__ in ("Reshape", "ExpandDims", "GetItem")
         call = context.graph.maker(call.inputs[0])
-    found = call is not None and type(call.operation).__name__ == "TopK" and not moved
-    return len(context.shape_in()) - 1 if found else None
+    return call
+
+
+def _is_positive(context: Context) -> bool:
+    """Whether a choice is among weights that a soft-max or a sigmoid has made: their logarithms are Gaussians."""
+    call = _made_by(context)
+    name = "" if call is None else getattr(getattr(call.operation, "activation", None), "__name__", call.name)
+    return name in ("softmax", "sigmoid")

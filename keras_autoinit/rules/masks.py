@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import keras
 import numpy as np
 from keras import tree
 
 from keras_autoinit.graphs import Call, Graph, Ref
-from keras_autoinit.rules.base import Context
+from keras_autoinit.rules.base import Context, is_numbers, numbers_in
 from keras_autoinit.signals import Shape
 
 # What is added to a logit to bar it: of what is beyond, a soft-max leaves nothing.
@@ -25,41 +24,10 @@ _PASSING = {"Add", "Subtract", "Where", "Reshape", "Cast", "Dropout", "Concatena
 
 
 def numbers_of(graph: Graph, value: Any) -> np.ndarray | None:
-    """Returns the numbers of an argument of a call, if they follow from constants and from masks of ones alone."""
-    if not isinstance(value, Ref):
-        known = isinstance(value, (int, float, bool, np.number, np.ndarray)) or keras.ops.is_tensor(value)
-        return np.asarray(value if np.isscalar(value) else keras.ops.convert_to_numpy(value)) if known else None
-    if value.number not in graph.worked_out:
-        graph.worked_out[value.number] = None
-        _work_out(graph, value.number)
-    found: np.ndarray | None = graph.worked_out[value.number]
-    return found
-
-
-def _work_out(graph: Graph, number: int) -> None:
-    spec, call = graph.specs.get(number), graph.maker(number)
-    if number in graph.constants:
-        graph.worked_out[number] = keras.ops.convert_to_numpy(graph.constants[number])
-    elif number in graph.inputs and spec is not None and ("int" in spec.dtype or spec.dtype == "bool"):
-        graph.worked_out[number] = np.ones(spec.shape, spec.dtype)
-    elif call is not None and not isinstance(call.operation, keras.Layer) and not call.variables:
-        _compute(graph, call)
-
-
-def _compute(graph: Graph, call: Call) -> None:
-    values = {number: numbers_of(graph, Ref(number)) for number in call.inputs}
-    if any(value is None for value in values.values()):
-        return
-    args, kwargs = tree.map_structure(
-        lambda one: keras.ops.convert_to_tensor(values[one.number]) if isinstance(one, Ref) else one,
-        (call.args, call.kwargs),
-    )
-    try:
-        made = tree.flatten(call.operation(*args, **kwargs))
-    except Exception:
-        # Whatever an operation raises on shapes that were assumed: what it makes is not known, then.
-        return
-    graph.worked_out.update((number, keras.ops.convert_to_numpy(one)) for number, one in zip(call.outputs, made))
+    """Returns the numbers of an argument of a call; `None` for a tensor that depends on a signal or a weight."""
+    if isinstance(value, Ref):
+        return graph.numbers.get(value.number)
+    return np.asarray(numbers_in(value)) if is_numbers(value) else None
 
 
 def bars(graph: Graph, value: Any) -> bool:
@@ -74,15 +42,14 @@ def bars_all(graph: Graph, value: Any) -> bool:
     return numbers is not None and numbers.size > 0 and bool((numbers <= BARRED).all())
 
 
-def open_keys(context: Context, index: int, shape: Shape) -> tuple[int, ...] | None:
+def open_keys(context: Context, shape: Shape) -> tuple[int, ...] | None:
     """Returns how many keys queries see, behind the masks that a soft-max's input has met; `None` for all.
 
     Args:
-        context: the call.
-        index: of the tensor, among what the call takes.
+        context: the soft-max.
         shape: of the logits, with the keys on the last axis.
     """
-    return _counted(_barred_before(context.graph, context.call.inputs[index]), shape)
+    return _counted(_open_before(context.graph, context.call.inputs[0]), shape)
 
 
 def keys_of_mask(context: Context, mask: Any, shape: Shape) -> tuple[int, ...] | None:
@@ -124,18 +91,23 @@ def _counted(open_: Any, shape: Shape) -> tuple[int, ...] | None:
     return _some(counts[counts > 0]) or None
 
 
-def _barred_before(graph: Graph, number: int) -> Any:
+def _open_before(graph: Graph, number: int) -> Any:
     """Returns which entries are open in a tensor that a mask was added to on its way; `None` for all."""
-    call = graph.maker(number)
-    if call is None or type(call.operation).__name__ not in _PASSING:
-        return None
-    flat = tree.flatten((call.args, call.kwargs))
-    for value in flat:
-        if bars(graph, value) or (type(call.operation).__name__ == "Where" and bars_all(graph, value)):
-            return _open_in(graph, call, value)
-    for value in flat:
-        if isinstance(value, Ref) and (found := _barred_before(graph, value.number)) is not None:
-            return _carried(call, value, found, graph)
+    seen: set[int] = set()
+    # Each tensor with the way from it to the soft-max: a call, what that takes, and the rest of the way.
+    left: list[tuple[int, Any]] = [(number, None)]
+    while left:
+        number, way = left.pop()
+        call = graph.maker(number)
+        if number in seen or call is None or type(call.operation).__name__ not in _PASSING:
+            continue
+        seen.add(number)
+        flat = tree.flatten((call.args, call.kwargs))
+        put_in = type(call.operation).__name__ == "Where"
+        mask = next((one for one in flat if bars(graph, one) or (put_in and bars_all(graph, one))), None)
+        if mask is not None:
+            return _carried(graph, _open_in(graph, call, mask), way)
+        left += [(one.number, (call, one, way)) for one in reversed(flat) if isinstance(one, Ref)]
     return None
 
 
@@ -150,13 +122,14 @@ def _open_in(graph: Graph, call: Call, value: Any) -> Any:
     return None if where is None else ~where.astype(bool) if first is value else where.astype(bool)
 
 
-def _carried(call: Call, value: Ref, open_: Any, graph: Graph) -> Any:
-    """Returns what is open behind a call that only moves entries: the same numbers run through it."""
-    name, spec = type(call.operation).__name__, graph.specs.get(call.outputs[0])
-    if spec is None or name not in ("Reshape", "Concatenate"):
-        return open_
-    if name == "Reshape":
-        given = graph.specs[value.number].shape
-        return np.broadcast_to(open_, given).reshape(spec.shape)
-    more = spec.shape[-1] - open_.shape[-1]
-    return np.pad(open_, [*[(0, 0)] * (open_.ndim - 1), (0, max(more, 0))], constant_values=True)
+def _carried(graph: Graph, open_: Any, way: Any) -> Any:
+    """Returns what is open at the end of a way: calls that only move entries move what is open, too."""
+    while way is not None and open_ is not None:
+        call, value, way = way
+        name, spec = type(call.operation).__name__, graph.specs.get(call.outputs[0])
+        if name == "Reshape" and spec is not None:
+            open_ = np.broadcast_to(open_, graph.specs[value.number].shape).reshape(spec.shape)
+        elif name == "Concatenate" and spec is not None:
+            more = max(spec.shape[-1] - open_.shape[-1], 0)
+            open_ = np.pad(open_, [*[(0, 0)] * (open_.ndim - 1), (0, more)], constant_values=True)
+    return open_

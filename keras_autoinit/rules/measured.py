@@ -1,4 +1,4 @@
-"""Operations that nobody has a rule for: run once on random input of the predicted moments."""
+"""Operations that nobody has a rule for: run on random numbers of the predicted moments, forward and back."""
 
 from __future__ import annotations
 

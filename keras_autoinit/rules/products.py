@@ -130,7 +130,7 @@ def _seen(context: Context) -> tuple[int, ...] | None:
     shape = context.shape_in()
     if len(context.call.inputs) > 1:
         return keys_of_mask(context, Ref(context.call.inputs[1]), shape)
-    return open_keys(context, 0, shape) if shape else None
+    return open_keys(context, shape) if shape else None
 
 
 def weighted(signal: Signal, axes: tuple[int, ...], shape: Shape, seen: tuple[int, ...] | None = None) -> Any:

@@ -91,7 +91,7 @@ def _side_by_side(operands: Sequence[Operand], signal: Signal, axis: int) -> Eff
 
     def backward(gradients: Gradients) -> Gradients:
         parts = zip(operands, [0, *ends], ends)
-        return tuple(part_of(gradients[0], axis, *ends) for one, *ends in parts if one.number is not None)
+        return tuple(part_of(gradients[0], axis, at, end) for one, at, end in parts if one.number is not None)
 
     made = side_by_side(signal, axis, list(zip(sizes.tolist(), signals)))
     made = dataclasses.replace(made, joined=_joined(operands, axis), bent=_bent_alike(signals, ends))

@@ -6,8 +6,8 @@ import dataclasses
 import math
 
 from keras_autoinit.graphs import Call
+from keras_autoinit.rules.arithmetic import divide, multiply
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, scale
-from keras_autoinit.rules.elementwise import divide, multiply
 from keras_autoinit.rules.normalizations import normalized
 
 _SQUARES = ("Multiply", "Power", "Square")
@@ -52,9 +52,9 @@ def _divided_by(context: Context, name: str) -> tuple[tuple[int, ...], bool] | N
     if len(context.call.inputs) != 2:
         return None
     source, divisor = context.call.inputs
-    root = _maker(context, divisor)
+    root = context.graph.maker(divisor)
     if root is not None and type(root.operation).__name__ == "Reciprocal" and name == "Rsqrt":
-        root, name = _maker(context, root.inputs[0]), "Sqrt"
+        root, name = context.graph.maker(root.inputs[0]), "Sqrt"
     if root is None or type(root.operation).__name__ != name:
         return None
     mean = _before(context, root)
@@ -69,11 +69,7 @@ def _divided_by(context: Context, name: str) -> tuple[tuple[int, ...], bool] | N
 
 def _before(context: Context, call: Call) -> Call | None:
     """Returns the call whose result another one takes, with at most a number added to it between them."""
-    maker = _maker(context, call.inputs[0])
+    maker = context.graph.maker(call.inputs[0])
     while maker is not None and type(maker.operation).__name__ in _BETWEEN and len(maker.inputs) == 1:
-        maker = _maker(context, maker.inputs[0])
+        maker = context.graph.maker(maker.inputs[0])
     return maker
-
-
-def _maker(context: Context, number: int) -> Call | None:
-    return context.graph.maker(number)
