@@ -25,7 +25,7 @@ from keras_autoinit.responses import (
 )
 from keras_autoinit.signals import Near, Signal, evened, fainter, pairs_at, powers_at
 from keras_autoinit.sizes import Sizes, law_of, power_with, product, shift, to_power
-from keras_autoinit.sums import FAINT, blended, part_of, side_by_side, weighted_by
+from keras_autoinit.sums import FAINT, beside, blended, part_of, weighted_by
 
 # Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
 EVEN = law_with(0.01)
@@ -185,20 +185,17 @@ def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: 
     """Bends signals that stand side by side: a rectifier lets the gradient at one that is never negative through."""
     found = [activated(dataclasses.replace(one, joined=None), function) for _, one in parts]
     counts = [count for count, _ in parts]
-    ends, shares = np.cumsum(counts).tolist(), [count / sum(counts) for count in counts]
-
-    def whole(several: Sequence[Signal]) -> Signal:
-        return side_by_side(blended(several, shares), axis, list(zip(counts, several)))
+    ends = np.cumsum(counts).tolist()
 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
-        places = zip(found, [0, *ends], ends)
-        passed = [back(part_of(gradient, axis, start, end)) for (_, back), start, end in places]
-        return whole([one for one in passed if one is not None])
+        passed = [
+            (count, back(part_of(gradient, axis, end - count, end))) for count, end, (_, back) in zip(counts, ends, found)
+        ]
+        return beside(axis, [(count, one) for count, one in passed if one is not None])
 
-    made = [one for one, _ in found]
-    return dataclasses.replace(whole(made), joined=(axis, tuple(zip(counts, made)))), back
+    return beside(axis, [(count, one) for count, (one, _) in zip(counts, found)]), back
 
 
 def _unlike(signal: Signal) -> tuple[float, ...]:

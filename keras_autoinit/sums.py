@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_autoinit.averages import averaged
 from keras_autoinit.laws import BATCH, SIGNALS, Leaning, law_with, log_mean
-from keras_autoinit.signals import Near, Shape, Signal
+from keras_autoinit.signals import Near, Shape, Signal, evened
 from keras_autoinit.sizes import Sizes, of_sum, product, split, together, variance_of
 
 # The least share that counts: to a negative power, nothing would be without bounds.
@@ -29,7 +29,17 @@ def added(signals: Sequence[Signal]) -> Signal:
     total = sum(one.second_moment for one in signals) + cross
     made = Signal(total, mean, along, profile=_profile_of(signals, rank), apart=apart, patterns=_fewest(signals))
     near = _near_of(signals, lambda several: sum(several) + cross)
-    return dataclasses.replace(made, tilt=_tilt_of(signals), near=near)
+    return dataclasses.replace(made, tilt=_tilt_of(signals), near=near, joined=_joined_sums(signals))
+
+
+def _joined_sums(signals: Sequence[Signal]) -> tuple[int, tuple[tuple[int, Signal], ...]] | None:
+    """Returns the sums, part by part, of signals that stand side by side in the same places; else `None`."""
+    joined = [one.joined for one in signals if one.joined is not None]
+    if len(joined) < max(len(signals), 1) or len({(axis, *(count for count, _ in parts)) for axis, parts in joined}) > 1:
+        return None
+    axis, first = joined[0]
+    sums = [added([parts[index][1] for _, parts in joined]) for index in range(len(first))]
+    return axis, tuple((count, one) for (count, _), one in zip(first, sums))
 
 
 def _near_of(signals: Sequence[Signal], together: Callable[[list[np.ndarray]], Any]) -> Near | None:
@@ -295,12 +305,37 @@ def between_parts(whole: Signal, axis: int, parts: Sequence[tuple[int, Signal]],
     return float((total - own) / others) if others > 0 else 0.0
 
 
-def part_of(gradient: Signal | None, axis: int, start: int, end: int) -> Signal | None:
-    """Returns the gradient at a part of an axis."""
-    if gradient is None or not gradient.profile or gradient.profile[axis] is None:
-        return gradient
-    own = gradient.profile[axis][start:end]
-    part = gradient.times(math.sqrt(max(float(own.mean()), 1e-30)))
+def beside(axis: int, parts: Sequence[tuple[int, Signal]]) -> Signal:
+    """Returns signals side by side, each of its length on an axis, and remembers them."""
+    total = sum(count for count, _ in parts)
+    whole = blended([one for _, one in parts], [count / total for count, _ in parts])
+    return dataclasses.replace(side_by_side(whole, axis, parts), joined=(axis, tuple(parts)))
+
+
+def _parts_between(
+    parts: Sequence[tuple[int, Signal]], start: int, end: int
+) -> tuple[tuple[int, Signal], ...] | None:
+    """Returns those of signals side by side that fill a stretch; `None` where it ends within one."""
+    ends = np.cumsum([0, *(count for count, _ in parts)]).tolist()
+    if start not in ends or end not in ends:
+        return None
+    return tuple(parts[ends.index(start) : ends.index(end)]) or None
+
+
+def part_of(signal: Signal | None, axis: int, start: int, end: int) -> Signal | None:
+    """Returns the signal, or the gradient, at a part of an axis."""
+    if signal is not None and signal.joined is not None and signal.joined[0] == axis:
+        known = _parts_between(signal.joined[1], start, end)
+        if known is not None:
+            return known[0][1] if len(known) == 1 else beside(axis, known)
+    if signal is None or not signal.profile or signal.profile[axis] is None:
+        return signal
+    own = signal.profile[axis][start:end]
+    part = signal.times(math.sqrt(max(float(own.mean()), 1e-30)))
     profile = list(part.profile)
     profile[axis] = own / own.mean() if own.mean() > 0 else None
-    return dataclasses.replace(part, profile=tuple(profile), tilt=gradient.tilt)
+    # A mean is spread as the roots of squares are.
+    mean = signal.mean * float(np.sqrt(own).mean() / max(np.sqrt(signal.profile[axis]).mean(), 1e-30))
+    part = dataclasses.replace(part, mean=mean, profile=tuple(profile), tilt=signal.tilt)
+    even, alike = evened(dataclasses.replace(part, profile=signal.profile)), part.alike()
+    return dataclasses.replace(part, near=even and even.changed(lambda values: values * alike))

@@ -164,6 +164,25 @@ class Graph:
                 found.update(zip(call.outputs, _computed(call, found)))
         return found
 
+    @functools.cached_property
+    def firsts(self) -> dict[int, int]:
+        """For each tensor that is made over again, the first one that holds the same numbers.
+
+        Calls of one kind that are told the same make the same of the same tensors, where neither a weight nor
+        chance has a part in it: NASNet averages one tensor by two layers, and adds them up.
+        """
+        found: dict[int, int] = {}
+        alike: dict[Any, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            if call.inputs and _is_determined(call):
+                others = alike[type(call.operation), tuple(found.get(number, number) for number in call.inputs)]
+                first = next((one for one in others if _told(one) == _told(call) is not None), None)
+                if first is None:
+                    others.append(call)
+                else:
+                    found.update(zip(call.outputs, first.outputs))
+        return found
+
     def readers(self, tensor: int) -> list[Call]:
         """Returns the calls that take a tensor."""
         return self._readers.get(tensor, [])
@@ -212,6 +231,23 @@ def _computed(call: Call, numbers: dict[int, Any]) -> list[Any]:
     except Exception:
         # Whatever an operation raises: what it makes is not known, then.
         return []
+
+
+def _is_determined(call: Call) -> bool:
+    """Whether what a call makes follows from its tensors alone: Keras's own, without weights, without random numbers."""
+    own = type(call.operation).__module__.startswith("keras.") and not isinstance(call.operation, keras.layers.Lambda)
+    return own and not call.variables and not getattr(call.operation, "variables", ())
+
+
+def _told(call: Call) -> str | None:
+    """Returns what a call was told beside its tensors; `None` where that is not names and numbers."""
+    plain = keras.tree.map_structure(lambda one: "" if isinstance(one, Ref) else one, (call.args, call.kwargs))
+    if not all(isinstance(one, (str, int, float, type(None))) for one in keras.tree.flatten(plain)):
+        return None
+    try:
+        return repr((plain, {key: one for key, one in call.operation.get_config().items() if key != "name"}))
+    except NotImplementedError:
+        return None
 
 
 def snake_case(name: str) -> str:

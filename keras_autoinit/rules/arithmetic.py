@@ -75,30 +75,32 @@ def _centred(context: Context, whole: Operand, mean: Operand) -> Effect:
 
 def _sum(context: Context, factors: Sequence[float]) -> Effect:
     shape = context.shape_out()
-    times: dict[Any, float] = {}
     operands = [_without_mask(context, one) for one in context.operands]
-    for index, (operand, factor) in enumerate(zip(operands, factors)):
-        key = index if operand.number is None else ("tensor", operand.number)
-        times[key] = times.get(key, 0.0) + factor
-    firsts = {key: next(one for i, one in enumerate(operands) if key in (i, ("tensor", one.number))) for key in times}
+    keys = [_key_of(context, index, operand) for index, operand in enumerate(operands)]
+    times = {key: sum(factor for own, factor in zip(keys, factors) if own == key) for key in keys}
+    ones = {key: operands[keys.index(key)] for key in times}
     # Shifts that start at zero leave everything as it is.
-    kept = [key for key in times if firsts[key].number is not None or not _is_all(firsts[key], 0.0)]
-    if len(kept) == 1 < len(times) and times[kept[0]] == 1.0 and firsts[kept[0]].shape == shape:
-        only = firsts[kept[0]]
+    kept = [key for key in times if ones[key].number is not None or not _is_all(ones[key], 0.0)]
+    if len(kept) == 1 < len(times) and times[kept[0]] == 1.0 and ones[kept[0]].shape == shape:
+        only = ones[kept[0]]
         return Effect((only.signal,), lambda gradients: tuple(gradients[0] for _ in context.call.inputs))
-    parts = [aligned(firsts[key].signal, firsts[key].shape, shape).times(times[key]) for key in times]
+    given = list(ones.values()), list(times.values())
+    parts = [aligned(one.signal, one.shape, shape).times(factor) for one, factor in zip(*given)]
     made = parts[0] if len(parts) == 1 else added(parts)
-    rectified_one, parts_made = _rectified_part(list(firsts.values()), list(times.values()))
-    given = list(firsts.values()), list(times.values())
+    rectified_one, parts_made = _rectified_part(*given)
     sizes = with_chance(_sizes_of_sum(*given), (id(context.call), "added"), chance_of_sum(parts, shape))
     made = dataclasses.replace(made, parts=parts_made, joined=_sum_of_each(*given), sizes=sizes)
-    own = {operand.number: factor for operand, factor in zip(context.operands, factors)}
+    # What is there more than once adds up on its way back, too: all of it comes back at the first one.
+    shares = {one.number: times[key] for key, one in ones.items()}
 
     def backward(gradients: Gradients) -> Gradients:
         tilt = None if gradients[0] is None else gradients[0].tilt
+        numbers = context.call.inputs
         found = [
-            _to(scale(gradients[0], own.get(number, 1.0) ** 2), shape, context.shape_in(index))
-            for index, number in enumerate(context.call.inputs)
+            _to(scale(gradients[0], shares.get(number, 0.0) ** 2), shape, context.shape_in(index))
+            if numbers.index(number) == index and number in shares
+            else None
+            for index, number in enumerate(numbers)
         ]
         # It is the rectified signal that the gradient goes with, not what is added to it.
         return tuple(
@@ -107,6 +109,11 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
         )
 
     return Effect((made,), backward)
+
+
+def _key_of(context: Context, index: int, operand: Operand) -> Any:
+    """Returns what two operands have in common if they are the same numbers."""
+    return index if operand.number is None else ("tensor", context.graph.firsts.get(operand.number, operand.number))
 
 
 def _without_mask(context: Context, operand: Operand) -> Operand:

@@ -21,6 +21,7 @@ from keras_autoinit.rules.pooling import (
     pairs_of,
     pulls_of,
     seen_by,
+    shares_of,
     shared_out,
     sides_of,
     windows_of,
@@ -208,7 +209,8 @@ def _near_largest(context: Context, source: Signal, largest: Maximum) -> Near | 
     count = math.prod(size for size, _ in sides.values())
     if not held or len(context.shape_out()) != len(source.along) or count > MOST_SHARED:
         return None
-    pairs = pairs_of(source, held)
+    shares = shares_of(held, held)
+    pairs = pairs_of(source, shares)
     overlaps = [
         np.maximum(size - stride * np.arange(length), 0) for length, (size, stride) in zip(pairs.shape, sides.values())
     ]
@@ -220,7 +222,7 @@ def _near_largest(context: Context, source: Signal, largest: Maximum) -> Near | 
     common = np.maximum((pairs - alike * source.second_moment) / (1 - alike) - source.mean**2, 0.0)
     same = largest.between(common, shared)
     same.ravel()[0] = largest.second_moment
-    other = largest.between(np.maximum(pairs_of(source, held, other=True) - source.mean**2, 0.0))
+    other = largest.between(np.maximum(pairs_of(source, shares, other=True) - source.mean**2, 0.0))
     return Near(tuple(held), same, other, pulls_of(source, held))
 
 

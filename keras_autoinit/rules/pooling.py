@@ -21,7 +21,7 @@ from keras_autoinit.rules.base import (
     positions_of,
     scale,
 )
-from keras_autoinit.signals import FARTHEST, Near, Shape, Signal
+from keras_autoinit.signals import FARTHEST, Near, Shape, Signal, evened, powers_at
 from keras_autoinit.sizes import to_power
 from keras_autoinit.taps import by_distance, taps_met
 
@@ -94,7 +94,7 @@ def _spread_over(gradient: Signal, axes: tuple[int, ...], rank: int, kept: bool)
 @for_operations("AveragePool")
 def average_pooling(context: Context) -> Effect:
     """Averages over windows; those at the border hold fewer entries."""
-    held = held_by(context)
+    held = met_by(context)
     windows = {axis: float(one.sum(1).mean()) for axis, one in held.items()}
     made = _near_averages(context, averaged_signal(context.signal, windows), held)
     own, both = _shared_back(held)
@@ -126,12 +126,25 @@ def _near_averages(context: Context, made: Signal, held: dict[int, np.ndarray]) 
     """Says how far averages agree by the distance of their windows: those that overlap have entries in common."""
     if len(context.shape_out()) != len(made.along) or not held:
         return made
-    same, other = (pairs_of(context.signal, held, apart) for apart in (False, True))
-    along = (float(other.ravel()[0]), *made.along[1:])
-    made = dataclasses.replace(made, second_moment=float(same.ravel()[0]), along=along)
+    # Entries at faint places agree the less; among them, zeros around a signal are entries like others.
+    source = dataclasses.replace(context.signal, near=evened(context.signal))
+    roots = powers_at(context.signal, tuple(held), 0.5) if context.signal.profile else (np.ones(1),) * len(held)
+    shares = shares_of({axis: one * root for (axis, one), root in zip(held.items(), roots)}, held)
+    same, other = (pairs_of(source, shares, apart) for apart in (False, True))
+    mean = math.prod(float(one.sum(1).mean() / root.mean()) for one, root in zip(shares.values(), roots)) * made.mean
+    along = [float(other.ravel()[0]), *made.along[1:]]
+    for place, axis in enumerate(held):
+        along[axis] = _over_distances(np.moveaxis(same, place, -1).reshape(-1, same.shape[place])[0], len(held[axis]))
+    made = dataclasses.replace(made, second_moment=float(same.ravel()[0]), mean=mean, along=tuple(along))
     near = Near(tuple(held), same, other, pulls_of(context.signal, held))
     profile = seen_by(context.signal, held)
     return dataclasses.replace(made, near=near, profile=profile, patterns=context.signal.patterns)
+
+
+def _over_distances(table: np.ndarray, count: int) -> float:
+    """Returns the mean over all pairs of this many places, by a table of their distances; of one, that of itself."""
+    distances = np.arange(min(1, count - 1), count)
+    return float(np.average(table[np.minimum(distances, len(table) - 1)], weights=count - distances))
 
 
 def pulls_of(signal: Signal, held: dict[int, np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -168,30 +181,34 @@ def shared_out(gradient: Signal, shares: dict[int, np.ndarray]) -> tuple[Any, ..
     return tuple(found)
 
 
+def shares_of(entries: dict[int, np.ndarray], held: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    """Returns what each window's average has of each entry, for windows that hold so many."""
+    return {axis: one / counts_of(held[axis]) for axis, one in entries.items()}
+
+
 def counts_of(windows: np.ndarray) -> np.ndarray:
     """Returns how many entries each window holds, as a column; one for those that hold nothing."""
     return np.asarray(np.maximum(windows.sum(1, keepdims=True), 1.0))
 
 
-def pairs_of(signal: Signal, held: dict[int, np.ndarray], other: bool = False) -> np.ndarray:
-    """Returns how far the entries of two windows agree, on average, by the windows' distance on each axis."""
-    shares = [_pairs(one.shape, one.tobytes()) for one in held.values()]
-    found = signal.by_distance(list(held), [np.arange(one.shape[1]) for one in shares], other)
-    for axis, one in enumerate(shares):
+def pairs_of(signal: Signal, shares: dict[int, np.ndarray], other: bool = False) -> np.ndarray:
+    """Returns how far what two windows take of their entries agrees, by the windows' distance on each axis."""
+    pairs = [_pairs(one.shape, one.tobytes()) for one in shares.values()]
+    found = signal.by_distance(list(shares), [np.arange(one.shape[1]) for one in pairs], other)
+    for axis, one in enumerate(pairs):
         found = np.moveaxis(np.moveaxis(found, axis, -1) @ one.T, -1, axis)
     return np.asarray(found)
 
 
 @functools.lru_cache(maxsize=256)
-def _pairs(shape: tuple[int, int], held: bytes) -> np.ndarray:
+def _pairs(shape: tuple[int, int], shares: bytes) -> np.ndarray:
     """Returns, for two windows by their distance, how many pairs of their entries are how far apart.
 
     Args:
         shape: how many windows there are, on how many entries.
-        held: for each window, one for the entries in it.
+        shares: for each window, what it takes of each entry.
     """
-    windows = np.frombuffer(held).reshape(shape)
-    windows = windows / counts_of(windows)
+    windows = np.frombuffer(shares).reshape(shape)
     found = []
     for distance in range(shape[1]):
         pairs = windows[:, : shape[1] - distance] @ windows[:, distance:].T
@@ -225,7 +242,17 @@ def windows_of(context: Context) -> dict[int, float]:
 
 
 def held_by(context: Context) -> dict[int, np.ndarray]:
-    """Returns, for each axis, which entries each window holds."""
+    """Returns, for each axis, which entries each window holds: zeros around the signal are no entries of it."""
+    found = met_by(context)
+    for axis, one in found.items():
+        profile = context.signal.profile[axis] if context.signal.profile else None
+        if profile is not None and len(profile) == one.shape[1]:
+            found[axis] = one * (profile > 0)
+    return found
+
+
+def met_by(context: Context) -> dict[int, np.ndarray]:
+    """Returns, for each axis, which entries each window meets."""
     shape, made, padding = context.shape_in(), context.shape_out(), context.option("padding", "valid")
     found = {}
     for axis, (side, stride) in sides_of(context).items():
@@ -233,7 +260,5 @@ def held_by(context: Context) -> dict[int, np.ndarray]:
             found[axis] = np.ones((1, side))
             continue
         met, *_ = taps_met(shape[axis], made[axis], side, stride, 1, padding)
-        profile = context.signal.profile[axis] if context.signal.profile else None
-        # Zeros around the signal are no entries of it.
-        found[axis] = ((met > 0) & (True if profile is None else profile > 0)).astype(float)
+        found[axis] = (met > 0).astype(float)
     return found
