@@ -242,11 +242,15 @@ def powers_at(signal: Signal, axes: Sequence[int], power: float) -> tuple[np.nda
 
 
 def pairs_at(values: Sequence[np.ndarray], sizes: Sequence[int]) -> Any:
-    """Returns the mean product of what two places have, by their distance, as a table of these sizes."""
+    """Returns the mean product of what two places have, by their distance, as a table of these sizes.
+
+    Places that have nothing, as among zeros around a signal, make all of it less, and none of it in particular.
+    """
     found = []
     for one, size in zip(values, sizes):
-        pairs = np.correlate(one, one, "full")[len(one) - 1 :] / np.arange(len(one), 0, -1)
-        found.append(_as_long(pairs, size))
+        pairs, there = (np.correlate(each, each, "full")[len(one) - 1 :] for each in (one, 1.0 * (one > 0)))
+        held = np.where(there > 0.5, pairs / np.maximum(there, 1.0), 1.0) * there[0] / len(one)
+        found.append(_as_long(held, size))
     return math.prod(np.ix_(*found))
 
 

@@ -92,9 +92,10 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     function of the common part and the largest of the rest.
     """
     signal = context.signal
-    function, source = signal.bent or _of_law(signal) or (_LINEAR, _without_zeros(signal))
+    function, source = signal.bent or _of_law(signal) or (_LINEAR, signal)
     # How far entries agree that are of the same size.
     source = dataclasses.replace(source, near=evened(source))
+    source = _without_zeros(source) if function is _LINEAR else source
     positions = source.along[1:-1] or source.along[:1]
     whole = max(round(math.prod(windows.values())), 1)
     far = min(max(min(positions, default=0.0) - source.mean**2, 0.0), source.variance)
@@ -248,6 +249,16 @@ def _of_law(signal: Signal) -> tuple[Activation, Signal] | None:
 
 def _without_zeros(signal: Signal) -> Signal:
     """Returns what stands between zeros that pad a signal: of these, windows hold fewer, not smaller, entries."""
-    held = math.prod(float((one > 0).mean()) for one in signal.profile if one is not None)
-    along = tuple(value / held for value in signal.along)
-    return Signal(signal.second_moment / held, signal.mean / held, along) if 0 < held < 1 else signal
+    shares = [1.0 if one is None else float((one > 0).mean()) for one in signal.profile]
+    held = math.prod(shares)
+    if not 0 < held < 1:
+        return signal
+    return dataclasses.replace(
+        signal,
+        second_moment=signal.second_moment / held,
+        mean=signal.mean / held,
+        along=tuple(value / held for value in signal.along),
+        apart=tuple(value / held for value in signal.apart),
+        near=signal.near and signal.near.times(1 / held),
+        profile=tuple(one if one is None else one * share for one, share in zip(signal.profile, shares)),
+    )

@@ -11,7 +11,7 @@ import numpy as np
 
 from keras_autoinit.axes import aligned, reshaped, sum_over, summed_back
 from keras_autoinit.rules.base import Context, Effect, Gradients, Operand, for_layers, for_operations, scale
-from keras_autoinit.signals import Near, Shape, Signal, evened
+from keras_autoinit.signals import Near, Shape, Signal
 from keras_autoinit.sums import blended, part_of, side_by_side
 
 
@@ -271,7 +271,7 @@ def _among_zeros(signal: Signal, shape: Shape, sides: Sequence[tuple[int, int]])
             share *= held
             inside = np.ones(shape[axis]) if profile[axis] is None else profile[axis]
             profile[axis] = np.pad(inside, (before, after)) / held
-    thin = Signal(
+    return Signal(
         signal.second_moment * share,
         signal.mean * share,
         tuple(value * share for value in signal.along),
@@ -279,9 +279,8 @@ def _among_zeros(signal: Signal, shape: Shape, sides: Sequence[tuple[int, int]])
         tuple(profile),
         apart=tuple(value * share for value in signal.apart),
         patterns=signal.patterns,
+        near=signal.near and _near_padded(signal.near.times(share), shape, sides),
     )
-    near = evened(signal)
-    return dataclasses.replace(thin, near=near and _near_padded(near.times(share), thin, shape, sides))
 
 
 def _between(signal: Signal | None, shape: Shape, sides: Sequence[tuple[int, int]]) -> Signal | None:
@@ -292,15 +291,14 @@ def _between(signal: Signal | None, shape: Shape, sides: Sequence[tuple[int, int
     return signal
 
 
-def _near_padded(near: Near, made: Signal, shape: Shape, sides: Sequence[tuple[int, int]]) -> Near:
+def _near_padded(near: Near, shape: Shape, sides: Sequence[tuple[int, int]]) -> Near:
     """Returns how neighbours agree: as they did, and where there are zeros, with nothing."""
     found = []
     for place, axis in enumerate(near.axes):
         pull = near.pulls[place] if near.pulls and len(near.pulls[place]) == shape[axis] else np.ones(shape[axis])
         whole = np.pad(pull, sides[axis])
         found.append(whole / max(whole.mean(), 1e-30))
-    alike = dataclasses.replace(made, near=near).alike()
-    return dataclasses.replace(near.changed(lambda values: values * alike), pulls=tuple(found))
+    return dataclasses.replace(near, pulls=tuple(found))
 
 
 def _sides(context: Context, rank: int) -> tuple[tuple[int, int], ...]:
