@@ -35,6 +35,9 @@ COARSE = 8
 FURTHEST = 6.0
 # So many places to one spread of what is added tell two values apart.
 FINE = 6.0
+# Of Gaussians that samples have less in common of, each unit sees nearly all there is.
+ALONE = 0.2
+LEAST = 1e-6
 SQRT2 = math.sqrt(2)
 
 
@@ -51,6 +54,23 @@ class Law:
     values: np.ndarray
     correlations: tuple[float, ...]
     near: Near | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """How the units of a normalized signal are distributed that is no Gaussian, all of them alike.
+
+    Attributes:
+        law: with mean zero and unit variance, a rising function of a Gaussian, by its values on `hermite_grid`.
+        axis: that of the units.
+        unlike: the variance of the correlation of two positions: none.
+        share: what one weight has in the variance of a unit: nothing.
+    """
+
+    law: np.ndarray
+    axis: int = -1
+    unlike: float = 0.0
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -216,6 +236,20 @@ def _below(levels: np.ndarray, places: np.ndarray, masses: np.ndarray, spread: f
     within = first[:, None] + np.arange(count)
     shares = 0.5 * (1 + error_function((levels[:, None] - places[within]) / spread / SQRT2))
     return np.asarray(np.append(0.0, np.cumsum(masses))[first] + (shares * masses[within]).sum(axis=1))
+
+
+def form_of(law: Law | None) -> Form | None:
+    """Returns how each unit is distributed of a signal with this law, once its mean is off and its variance one.
+
+    `None` where samples have so much in common that each unit sees a part of the law only.
+    """
+    if law is None or not law.correlations or abs(law.correlations[0]) > ALONE:
+        return None
+    z, weights, _ = hermite_grid()
+    values = law.values - weights @ law.values
+    spread = math.sqrt(float(weights @ values**2))
+    # Strictly rising, however little, so that it can be told how steep a function is everywhere.
+    return Form(values / spread + LEAST * z) if spread > 1e-12 else None
 
 
 def law_of(values: np.ndarray, pairs: tuple[float, ...], near: Near | None) -> Law:

@@ -12,7 +12,9 @@ import numpy as np
 
 from keras_autoinit.averages import averaged
 from keras_autoinit.bending import steepness, steepness_of_mean
+from keras_autoinit.channels import Channels
 from keras_autoinit.laws import GRADIENTS, dominance
+from keras_autoinit.rectified import form_of
 from keras_autoinit.rules.base import scale
 from keras_autoinit.signals import Near, Signal
 from keras_autoinit.sizes import Sizes, centred, floored, law_of, power_lost, product, to_power
@@ -70,7 +72,7 @@ class Statistics:
             profile=tuple(profile) if any(one is not None for one in profile) else (),
             apart=apart,
             patterns=signal.patterns,
-            channels=signal.channels if 0 in self.sizes and self.centred else None,
+            channels=(signal.channels or form_of(signal.law)) if 0 in self.sizes and self.centred else None,
             sizes=to_power(_centred_sizes(signal, centre), evened) if evened else {},
             near=self._near(signal, centre, factor, common),
         )
@@ -169,7 +171,7 @@ class Statistics:
         # Twice the mean square of all pairs' correlations is how uneven a mean of squares is.
         own = 2 * averaged(pairs, within)
         evened = max(1 - own / batch, 0.0)
-        if signal.channels is not None:
+        if isinstance(signal.channels, Channels):
             # How channels differ is known, and what that makes of their pattern.
             own, lasting = signal.channels.uneven, signal.channels.lasting**2
             evened = max(1 - own / batch, 0.0)
@@ -214,7 +216,7 @@ class Statistics:
         normalized = list(zip(counts, (one for one, _, _ in found)))
         made = in_places(made, axis, normalized, np.broadcast_to(cross, shape), np.broadcast_to(other, shape))
         factors = [np.broadcast_to(one, count) for (_, _, one), count in zip(found, counts)]
-        return made, axis, np.concatenate(factors)
+        return dataclasses.replace(made, joined=(axis, tuple(normalized))), axis, np.concatenate(factors)
 
 
 def _apart(signal: Signal) -> tuple[float, ...]:
