@@ -109,8 +109,7 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     held = held_by(context)
     if made.near is not None:
         made = dataclasses.replace(made, profile=seen_by(signal, held), patterns=signal.patterns)
-    if function == RELU or signal.law is not None:
-        made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
+    made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
     sizes = _sizes(source, held)
     moments = (function, round(source.mean, 6), float(f"{source.variance:.4g}"), agreement)
