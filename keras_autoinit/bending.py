@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from keras_autoinit.responses import (
 )
 from keras_autoinit.signals import Near, Signal, evened, fainter, pairs_at, powers_at
 from keras_autoinit.sizes import Sizes, law_of, power_with, product, shift, to_power
-from keras_autoinit.sums import FAINT, beside, blended, part_of, weighted_by
+from keras_autoinit.sums import FAINT, beside, part_of, weighted_by
 
 # Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
 EVEN = law_with(0.01)
@@ -190,9 +190,8 @@ def _each_activated(axis: int, parts: tuple[tuple[int, Signal], ...], function: 
     def back(gradient: Signal | None) -> Signal | None:
         if gradient is None:
             return None
-        passed = [
-            (count, back(part_of(gradient, axis, end - count, end))) for count, end, (_, back) in zip(counts, ends, found)
-        ]
+        places = zip(found, counts, ends)
+        passed = [(count, back(part_of(gradient, axis, end - count, end))) for (_, back), count, end in places]
         return beside(axis, [(count, one) for count, one in passed if one is not None])
 
     return beside(axis, [(count, one) for count, (one, _) in zip(counts, found)]), back

@@ -35,7 +35,8 @@ def added(signals: Sequence[Signal]) -> Signal:
 def _joined_sums(signals: Sequence[Signal]) -> tuple[int, tuple[tuple[int, Signal], ...]] | None:
     """Returns the sums, part by part, of signals that stand side by side in the same places; else `None`."""
     joined = [one.joined for one in signals if one.joined is not None]
-    if len(joined) < max(len(signals), 1) or len({(axis, *(count for count, _ in parts)) for axis, parts in joined}) > 1:
+    places = {(axis, *(count for count, _ in parts)) for axis, parts in joined}
+    if len(joined) < len(signals) or len(places) != 1:
         return None
     axis, first = joined[0]
     sums = [added([parts[index][1] for _, parts in joined]) for index in range(len(first))]
@@ -312,9 +313,7 @@ def beside(axis: int, parts: Sequence[tuple[int, Signal]]) -> Signal:
     return dataclasses.replace(side_by_side(whole, axis, parts), joined=(axis, tuple(parts)))
 
 
-def _parts_between(
-    parts: Sequence[tuple[int, Signal]], start: int, end: int
-) -> tuple[tuple[int, Signal], ...] | None:
+def _parts_between(parts: Sequence[tuple[int, Signal]], start: int, end: int) -> tuple[tuple[int, Signal], ...] | None:
     """Returns those of signals side by side that fill a stretch; `None` where it ends within one."""
     ends = np.cumsum([0, *(count for count, _ in parts)]).tolist()
     if start not in ends or end not in ends:

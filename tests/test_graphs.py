@@ -29,6 +29,32 @@ def test_operations_are_calls_too():
     assert names(read(keras.Model(inputs, outputs))) == ["relu", "add"]
 
 
+MADE_OVER_AGAIN = {
+    "pooling": (lambda: layers.AveragePooling2D(3, 1, "same"), True),
+    "activation": (lambda: layers.Activation("swish"), True),
+    "operation": (lambda: lambda x: keras.ops.mean(x, axis=1), True),
+    "weights": (lambda: layers.Conv2D(3, 1), False),
+    "chance": (lambda: layers.Dropout(0.5), False),
+}
+
+
+@pytest.mark.parametrize("name", MADE_OVER_AGAIN)
+def test_what_is_made_over_again_is_known_to_be_the_same(name):
+    """Where neither a weight nor chance has a part in it, and what is made of both is the same, too."""
+    make, same = MADE_OVER_AGAIN[name]
+    inputs = keras.Input((8, 8, 3))
+    graph = read(keras.Model(inputs, layers.Add()([layers.ReLU()(make()(inputs)) for _ in range(2)])))
+    one, other = graph.calls[-1].inputs
+    assert graph.firsts.get(other) == (one if same else None)
+    assert one not in graph.firsts
+
+
+def test_what_is_told_something_else_makes_something_else():
+    inputs = keras.Input((8, 8, 3))
+    parts = [layers.AveragePooling2D(side, 1, "same")(inputs) for side in (2, 3)]
+    assert read(keras.Model(inputs, layers.Add()(parts))).firsts == {}
+
+
 def test_nested_models_are_written_out():
     inner = keras.Sequential([keras.Input((8,)), layers.Dense(8, name="in"), layers.ReLU()], name="inner")
     inputs = keras.Input((8,))

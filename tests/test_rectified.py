@@ -6,7 +6,9 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from keras_autoinit.rectified import FINE, REACH, _below, rectified, rectified_sum
+from keras_autoinit.activations import activation
+from keras_autoinit.rectified import FINE, REACH, _below, form_of, rectified, rectified_sum
+from keras_autoinit.responses import hermite_grid, respond
 from keras_autoinit.signals import Signal
 
 DRAWS = 1_000_000
@@ -89,3 +91,21 @@ def test_only_masses_within_reach_are_blurred(spread):
     every = [sum(mass * shares((level - place) / spread) for place, mass in zip(places, masses)) for level in levels]
     # What is beyond reach counts as a whole or not at all.
     np.testing.assert_allclose(_below(levels, places, masses, spread), every, atol=shares(-REACH))
+
+
+def test_a_normalized_law_is_as_skewed_as_it_was():
+    """What a rectifier makes of `max(z, 0)` less its mean, over its spread: exact but for the grid."""
+    form = form_of(rectified(Signal(1.0, 0.0, (0.0,))))
+    _, weights, _ = hermite_grid()
+    assert (weights @ form.law, weights @ form.law**2) == pytest.approx((0.0, 1.0), abs=1e-5)
+    drawn = np.maximum(np.random.default_rng(0).standard_normal(DRAWS), 0.0)
+    normalized = (drawn - drawn.mean()) / drawn.std()
+    found = respond(activation("relu"), 0.0, 1.0, form)
+    made = np.maximum(normalized, 0.0)
+    assert found.second_moment == pytest.approx((made**2).mean(), rel=5e-3)
+    assert found.slope == pytest.approx((normalized > 0).mean(), rel=5e-3)
+
+
+def test_of_samples_that_are_alike_each_unit_sees_a_part_of_the_law():
+    assert form_of(rectified(Signal(1.0, 0.0, (0.5,)))) is None
+    assert form_of(None) is None

@@ -10,6 +10,7 @@ from keras_autoinit.rules.statistics import Statistics
 from keras_autoinit.signals import Signal, independent
 from keras_autoinit.sums import (
     added,
+    beside,
     between_parts,
     blended,
     chance_between,
@@ -18,6 +19,7 @@ from keras_autoinit.sums import (
     in_places,
     mixed_sizes,
     multiplied,
+    part_of,
     side_by_side,
     weighted_by,
 )
@@ -107,6 +109,34 @@ def test_tokens_side_by_side_agree_pair_by_pair():
     made = in_places(whole, 1, parts, np.full((2, 2), 1.0))
     assert made.along[1] == pytest.approx(agreement_between_tokens(numbers), rel=0.05)
     assert between_parts(made, 1, parts) == pytest.approx(1.0)
+
+
+def test_parts_side_by_side_are_found_again():
+    """One of them, several, and a stretch that ends within one, of which no more is known than of the whole."""
+    parts = [(4, Signal(1.0, 0.0, (0.5, 0.0))), (8, Signal(4.0, 0.0, (1.0, 0.0))), (4, Signal(2.0, 0.0, (2.0, 0.0)))]
+    whole = beside(1, parts)
+    assert whole.second_moment == pytest.approx((4 * 1 + 8 * 4 + 4 * 2) / 16)
+    assert part_of(whole, 1, 4, 12) == parts[1][1]
+    two = part_of(whole, 1, 4, 16)
+    assert two.second_moment == pytest.approx((8 * 4 + 4 * 2) / 12)
+    assert part_of(two, 1, 8, 12) == parts[2][1]
+    within = part_of(whole, 1, 0, 8)
+    assert within.second_moment == pytest.approx((4 * 1 + 4 * 4) / 8)
+    assert within.along[0] == pytest.approx(whole.along[0] / whole.second_moment * within.second_moment)
+
+
+def test_sums_of_what_stands_side_by_side_stand_so_too():
+    one = beside(1, [(4, Signal(1.0, 0.0, (0.5, 0.0))), (8, Signal(4.0, 0.0, (1.0, 0.0)))])
+    both = added([one, one])
+    assert part_of(both, 1, 0, 4).along == (1.0, 0.0)
+    assert added([one, Signal(1.0, 0.0, (0.0, 0.0))]).joined is None
+
+
+def test_a_mean_is_spread_as_roots_of_squares_are():
+    """Zeros beside a signal make less of its mean, and the signal without them has it back."""
+    among = Signal(0.5, 0.25, (0.1, 0.1)).with_profile(1, np.array([2.0, 2.0, 0.0, 0.0]))
+    assert part_of(among, 1, 0, 2).mean == pytest.approx(0.5)
+    assert part_of(among, 1, 0, 2).second_moment == pytest.approx(1.0)
 
 
 def test_what_two_parts_have_in_common_is_as_large_as_each_of_them():

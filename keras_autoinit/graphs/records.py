@@ -234,7 +234,7 @@ def _computed(call: Call, numbers: dict[int, Any]) -> list[Any]:
 
 
 def _is_determined(call: Call) -> bool:
-    """Whether what a call makes follows from its tensors alone: Keras's own, without weights, without random numbers."""
+    """Whether what a call makes follows from its tensors alone: one of Keras's own without weights or chance."""
     own = type(call.operation).__module__.startswith("keras.") and not isinstance(call.operation, keras.layers.Lambda)
     return own and not call.variables and not getattr(call.operation, "variables", ())
 

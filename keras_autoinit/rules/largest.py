@@ -12,7 +12,7 @@ import numpy as np
 from keras_autoinit.activations import Activation, known
 from keras_autoinit.averages import in_window
 from keras_autoinit.maxima import MOST_SHARED, Maximum, being_largest, maximum, uneven
-from keras_autoinit.rectified import RELU, law_of
+from keras_autoinit.rectified import law_of
 from keras_autoinit.responses import hermite_grid
 from keras_autoinit.rules.base import Context, Effect, Gradients, axes_of, for_layers, for_operations, positions_of
 from keras_autoinit.rules.pooling import (
@@ -21,8 +21,8 @@ from keras_autoinit.rules.pooling import (
     pairs_of,
     pulls_of,
     seen_by,
-    shares_of,
     shared_out,
+    shares_of,
     sides_of,
     windows_of,
     without_axes,
