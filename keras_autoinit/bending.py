@@ -15,6 +15,7 @@ from keras_autoinit.laws import law_with
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import (
     Response,
+    of_overlapping,
     powers_of,
     radial_growth,
     radial_of_mean,
@@ -56,7 +57,7 @@ def activated(signal: Signal, function: Activation) -> tuple[Signal, Callable[[S
     apart = tuple(response.between_samples(_correlation(signal, value)) for value in signal.apart)
     powers = _powers(function, signal) if signal.profile else (0.0, 0.0)
     shares = [_to_power(signal, power) for power in powers]
-    near = _near(signal, response, max(unlike, default=0.0), of_mean, shares[0])
+    near = _near(function, signal, response, max(unlike, default=0.0), of_mean, shares[0])
     if near is not None:
         along = (float(near.other.ravel()[0]), *along[1:])
     made = Signal(response.second_moment, response.mean, along, apart=apart, patterns=signal.patterns, near=near)
@@ -214,10 +215,18 @@ def _to_power(signal: Signal, power: float) -> tuple[Any, ...]:
     return tuple(None if one is None else one / (1.0 if signal.channels is None else one.mean()) for one in found)
 
 
-def _near(signal: Signal, response: Response, unlike: float, of_mean: float, profile: tuple[Any, ...]) -> Near | None:
+def _near(
+    function: Activation,
+    signal: Signal,
+    response: Response,
+    unlike: float,
+    of_mean: float,
+    profile: tuple[Any, ...],
+) -> Near | None:
     """Returns how far neighbours agree in what a function makes.
 
     Args:
+        function: what bends the signal.
         signal: what is given to it.
         response: of the function.
         unlike: the variance of the correlation of two positions of one sample.
@@ -234,6 +243,11 @@ def _near(signal: Signal, response: Response, unlike: float, of_mean: float, pro
         # A position has nothing unlike itself.
         within.ravel()[0] = response.covariance(float(same.ravel()[0]))
     between = response.all_between_samples(other)
+    shared = getattr(signal.channels, "shared", None)
+    if shared is not None and shared.shape == within.shape:
+        # What overlaps is the same number or another, and the larger it is the more often the same.
+        overlap = of_overlapping(function, signal.mean, signal.variance, signal.channels, shared)
+        within = np.where((shared > 0) & (shared < 1), overlap + between - response.powers[0], within)
     if not signal.profile or response.powers[0] <= 1e-6 * response.second_moment:
         return dataclasses.replace(signal.near, same=alike * within, other=alike * between)
     # The mean of a rectifier grows as the spread does, that of a swish more; and all have it in common, place by place.

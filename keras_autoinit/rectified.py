@@ -49,11 +49,13 @@ class Law:
         values: the function on the nodes of `hermite_grid`.
         correlations: for each of the signal's `pairs`, that of the Gaussians of two such entries.
         near: the same of neighbours, by their distance.
+        shared: of maxima, the share of the entries that two windows have in common, by their distance.
     """
 
     values: np.ndarray
     correlations: tuple[float, ...]
     near: Near | None = None
+    shared: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +64,14 @@ class Form:
 
     Attributes:
         law: with mean zero and unit variance, a rising function of a Gaussian, by its values on `hermite_grid`.
+        shared: of maxima, the share of the entries that two windows have in common, by their distance.
         axis: that of the units.
         unlike: the variance of the correlation of two positions: none.
         share: what one weight has in the variance of a unit: nothing.
     """
 
     law: np.ndarray
+    shared: np.ndarray | None = None
     axis: int = -1
     unlike: float = 0.0
     share: float = 0.0
@@ -249,7 +253,7 @@ def form_of(law: Law | None) -> Form | None:
     values = law.values - weights @ law.values
     spread = math.sqrt(float(weights @ values**2))
     # Strictly rising, however little, so that it can be told how steep a function is everywhere.
-    return Form(values / spread + LEAST * z) if spread > 1e-12 else None
+    return Form(values / spread + LEAST * z, law.shared) if spread > 1e-12 else None
 
 
 def law_of(values: np.ndarray, pairs: tuple[float, ...], near: Near | None) -> Law:

@@ -255,6 +255,30 @@ def _on_grid(
     return values, slopes, _between_nodes()[0]
 
 
+def of_overlapping(function: Activation, mean: float, variance: float, form: Any, shares: np.ndarray) -> np.ndarray:
+    """Returns `E f f'` of a function of the maxima of two windows, by the share of entries that both hold.
+
+    The largest of those that only one holds is below a level `u` of all with chance `u^(1 - share)`, the largest of
+    those that both hold with `u^share`: given that one, the two windows know nothing of each other.
+
+    Args:
+        function: an elementwise activation.
+        mean: that of the maxima.
+        variance: theirs.
+        form: how they are distributed.
+        shares: any number of them.
+    """
+    _, weights, _ = hermite_grid()
+    values = _on_grid(function, mean, math.sqrt(max(variance, 1e-24)), form)[0]
+    levels = np.append(0.0, np.minimum(np.cumsum(weights), 1.0))
+    found = {}
+    for share in set(shares.ravel().tolist()):
+        own, both = np.diff(levels ** (1 - share)), np.diff(levels**share)
+        above = np.append(np.cumsum((values * own)[::-1])[::-1], 0.0)[1:]
+        found[share] = float(both @ (values * levels[1:] ** (1 - share) + above) ** 2) if share > 0 else 0.0
+    return np.vectorize(found.get)(shares)
+
+
 def input_variance(function: Activation, wanted: float) -> float:
     """Returns the variance of a Gaussian without mean of which an activation makes this second moment, by bisection."""
     low, high = math.log(1e-6), math.log(1e4)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from keras_autoinit.activations import activation
-from keras_autoinit.rectified import FINE, REACH, _below, form_of, rectified, rectified_sum
-from keras_autoinit.responses import hermite_grid, respond
+from keras_autoinit.rectified import FINE, REACH, Form, _below, form_of, rectified, rectified_sum
+from keras_autoinit.responses import hermite_grid, of_overlapping, respond
 from keras_autoinit.signals import Signal
 
 DRAWS = 1_000_000
@@ -109,3 +109,20 @@ def test_a_normalized_law_is_as_skewed_as_it_was():
 def test_of_samples_that_are_alike_each_unit_sees_a_part_of_the_law():
     assert form_of(rectified(Signal(1.0, 0.0, (0.5,)))) is None
     assert form_of(None) is None
+
+
+@pytest.mark.parametrize("shared", [0, 1, 4, 9])
+def test_maxima_of_windows_that_overlap_are_often_the_same(shared):
+    """Two windows of nine, behind a rectifier: what is large is more often the largest of both."""
+    own = 9 - shared
+    numbers = np.random.default_rng(0).standard_normal((9 + own, 200_000))
+    one, other = numbers[:9].max(0), np.concatenate([numbers[:shared], numbers[9:]]).max(0)
+    level = np.quantile(one, 0.5 * (1 + np.vectorize(math.erf)(hermite_grid()[0] / math.sqrt(2))))
+    mean, spread = one.mean(), one.std()
+    form = Form((level - mean) / spread + 1e-9 * hermite_grid()[0])
+    found = of_overlapping(activation("relu"), 0.0, 1.0, form, np.array([shared / 9]))
+    made = [np.maximum((values - mean) / spread, 0.0) for values in (one, other)]
+    products = made[0] * made[1]
+    expected = products.mean() if shared else made[0].mean() ** 2
+    # Five standard errors; where nothing is shared, nothing is asked of the formula but to be the mean's square.
+    assert abs(found[0] - expected) < 5 * products.std() / math.sqrt(len(products)) if shared else found[0] == 0.0

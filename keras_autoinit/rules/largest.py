@@ -105,11 +105,13 @@ def _largest(context: Context, windows: dict[int, float]) -> Effect:
     mean, second_moment = largest.mean, largest.second_moment
     along = [float(largest.between(least)), *[float(largest.between(far))] * max(len(signal.along) - 2, 0), mean**2]
     made = Signal(second_moment, mean, tuple(along[: len(signal.along)]))
-    made = dataclasses.replace(made, near=_near_largest(context, source, largest))
+    near, shared = _near_largest(context, source, largest)
+    made = dataclasses.replace(made, near=near)
     held = held_by(context)
     if made.near is not None:
         made = dataclasses.replace(made, profile=seen_by(signal, held), patterns=signal.patterns)
-    made = dataclasses.replace(made, law=law_of(largest.quantiles, made.pairs, made.near))
+    law = law_of(largest.quantiles, made.pairs, made.near)
+    made = dataclasses.replace(made, law=dataclasses.replace(law, shared=shared))
     agreement = round(common / source.variance, 3) if source.variance > 1e-24 else 0.0
     sizes = _sizes(source, held)
     moments = (function, round(source.mean, 6), float(f"{source.variance:.4g}"), agreement)
@@ -203,12 +205,12 @@ def _grown(made: Signal, axis: int, means: np.ndarray, squares: np.ndarray) -> S
     return dataclasses.replace(made, second_moment=square, mean=mean, along=along, near=near)
 
 
-def _near_largest(context: Context, source: Signal, largest: Maximum) -> Near | None:
-    """Returns how far windows agree by their distance: those that overlap have entries in common."""
+def _near_largest(context: Context, source: Signal, largest: Maximum) -> tuple[Near, np.ndarray] | tuple[None, None]:
+    """Returns how far windows agree by their distance, and the share of their entries that they have in common."""
     held, sides = held_by(context), sides_of(context)
     count = math.prod(size for size, _ in sides.values())
     if not held or len(context.shape_out()) != len(source.along) or count > MOST_SHARED:
-        return None
+        return None, None
     shares = shares_of(held, held)
     pairs = pairs_of(source, shares)
     overlaps = [
@@ -223,7 +225,9 @@ def _near_largest(context: Context, source: Signal, largest: Maximum) -> Near | 
     same = largest.between(common, shared)
     same.ravel()[0] = largest.second_moment
     other = largest.between(np.maximum(pairs_of(source, shares, other=True) - source.mean**2, 0.0))
-    return Near(tuple(held), same, other, pulls_of(source, held))
+    shares = shared / most
+    shares.ravel()[0] = 1.0
+    return Near(tuple(held), same, other, pulls_of(source, held)), shares
 
 
 def _in_windows(source: Signal, windows: dict[int, float], other: bool = False) -> float:
