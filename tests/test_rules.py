@@ -792,3 +792,15 @@ def apart(first, second, down):
     """Two signals without and with a step to the right between their entries, and these many downwards."""
     first, second = first[:, : first.shape[1] - down], second[:, down:]
     return [(first, second), (first[:, :, :-1], second[:, :, 1:])]
+
+
+def test_what_is_added_twice_is_twice_as_large_and_gets_twice_the_gradient():
+    """In squares, four times; of what is subtracted from itself, nothing is left."""
+    inputs = keras.Input((64,))
+    hidden = layers.Dense(256)(inputs)
+    found = follow(graph := read(keras.Model(inputs, [layers.Add()([hidden, hidden]), hidden - hidden])), Given())
+    own = found.signals[graph.calls[0].outputs[0]]
+    whole, none = (found.signals[number] for number in graph.outputs)
+    assert whole.second_moment == pytest.approx(4 * own.second_moment)
+    assert none.second_moment == 0.0
+    assert found.gradients[graph.calls[0].outputs[0]].second_moment == pytest.approx(4.0)

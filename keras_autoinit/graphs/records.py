@@ -172,14 +172,13 @@ class Graph:
         chance has a part in it: NASNet averages one tensor by two layers, and adds them up.
         """
         found: dict[int, int] = {}
-        alike: dict[Any, list[Call]] = defaultdict(list)
+        alike: dict[Any, Call] = {}
         for call in self.calls:
-            if call.inputs and _is_determined(call):
-                others = alike[type(call.operation), tuple(found.get(number, number) for number in call.inputs)]
-                first = next((one for one in others if _told(one) == _told(call) is not None), None)
-                if first is None:
-                    others.append(call)
-                else:
+            told = _told(call) if call.inputs and _is_determined(call) else None
+            if told is not None:
+                inputs = tuple(found.get(number, number) for number in call.inputs)
+                first = alike.setdefault((type(call.operation), inputs, told), call)
+                if first is not call:
                     found.update(zip(call.outputs, first.outputs))
         return found
 
