@@ -103,10 +103,10 @@ def follow(graph: Graph, weights: Weights, signals: dict[int, Signal] | None = N
                 notes.append(f"What {call.name!r} makes grows without bounds: taken for a unit signal from there on.")
         if effect.before is not None:
             before[id(call)] = effect.before
-        if effect.note is not None and effect.note not in notes:
+        if effect.note is not None:
             notes.append(effect.note)
     gradients = _gradients(graph, effects, wholes, inside)
-    return Prediction(graph, signals, gradients, before, tuple(notes))
+    return Prediction(graph, signals, gradients, before, tuple(dict.fromkeys(notes)))
 
 
 def _unit_numbers(key: Hashable, spec: Any) -> Signal:
