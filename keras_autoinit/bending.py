@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.activations import Activation
+from keras_autoinit.joined import beside, part_of
 from keras_autoinit.laws import law_with
 from keras_autoinit.rectified import RELU, rectified_sum
 from keras_autoinit.responses import (
@@ -26,7 +27,7 @@ from keras_autoinit.responses import (
 )
 from keras_autoinit.signals import Near, Signal, evened, fainter, pairs_at, powers_at
 from keras_autoinit.sizes import Sizes, law_of, power_with, product, shift, to_power
-from keras_autoinit.sums import FAINT, beside, part_of, weighted_by
+from keras_autoinit.sums import FAINT, weighted_by
 
 # Samples whose squares differ by less are alike: of what that changes, a few thousandths would be left.
 EVEN = law_with(0.01)
@@ -243,7 +244,7 @@ def _near(
         # A position has nothing unlike itself.
         within.ravel()[0] = response.covariance(float(same.ravel()[0]))
     between = response.all_between_samples(other)
-    shared = getattr(signal.channels, "shared", None)
+    shared = None if signal.channels is None else signal.channels.shared
     if shared is not None and shared.shape == within.shape:
         # What overlaps is the same number or another, and the larger it is the more often the same.
         overlap = of_overlapping(function, signal.mean, signal.variance, signal.channels, shared)

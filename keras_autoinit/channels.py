@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_autoinit.forms import Form
 from keras_autoinit.functions import error_function
 from keras_autoinit.responses import hermite_grid
 
@@ -64,23 +65,18 @@ class Source:
     common: float
 
 
-@dataclass(frozen=True, eq=False)
-class Channels:
-    """What channels do.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Channels(Form):
+    """What channels do, beside how what they make is distributed.
 
     Attributes:
         through: what each of them lets through, with mean one, in rising order. Each stands for a part of all
             kernels, whose mean of `1 / v` it has.
         returned: what each passes back over what it lets through, likewise.
-        law: what a channel makes, with mean zero and unit variance, as a rising function of a Gaussian: its
-            values on `hermite_grid`.
         patterned: the share that all samples have in common of what a normalized channel makes, over that
             of all channels' mean.
-        axis: that of the channels.
-        unlike: the mean squared correlation of what one channel makes at two positions of one sample.
         chance: how uneven it is of what does not go with the squares that the channel reads.
         uneven: how uneven a sample's variance is, `E v^2 / (E v)^2 - 1`.
-        share: of one tap in the variance of what it makes, where it meets an entry.
         together: of two taps that read one entry, the product of their correlations with what they make, summed
             over all other readers of an entry that one tap reads.
         parts: the share that one entry has in the variance of what its readers make, and that variance over the
@@ -91,13 +87,9 @@ class Channels:
 
     through: np.ndarray
     returned: np.ndarray
-    law: np.ndarray
     patterned: float
-    unlike: float
-    axis: int
     chance: float
     uneven: float
-    share: float
     together: float
     parts: tuple[tuple[float, float], ...]
     larger: float
@@ -132,18 +124,22 @@ def channels_of(
     unlike = _unlike(axes, overlap, source, own, through)
     law = _law(axes, source)
     uneven, read = _unevenness(math.prod(map(len, axes)), entries, law, unlike, source)
+    in_parts, handed_back = _in_parts(through / through.mean(), own / own.mean(), count)
+    parts, larger = _parts_of_entries(axes)
     return Channels(
-        *_in_parts(through / through.mean(), own / own.mean(), count),
-        law,
-        float(patterned),
-        float(unlike),
-        axis,
-        max(uneven - read, 0.0),
-        uneven,
-        (1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
-        (1 - source.within) * readers * _pairs_of_taps(kernels**2 * np.diag(both), through, np.diag(both)),
-        *_parts_of_entries(axes),
-        float(lasting.mean() / through.mean()),
+        through=in_parts,
+        returned=handed_back,
+        law=law,
+        patterned=float(patterned),
+        unlike=float(unlike),
+        axis=axis,
+        chance=max(uneven - read, 0.0),
+        uneven=uneven,
+        share=(1 - source.within) / float(through.mean()) * float(np.mean(np.diag(both))),
+        together=(1 - source.within) * readers * _pairs_of_taps(kernels**2 * np.diag(both), through, np.diag(both)),
+        parts=parts,
+        larger=larger,
+        lasting=float(lasting.mean() / through.mean()),
     )
 
 

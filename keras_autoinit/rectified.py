@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from keras_autoinit.activations import activation
+from keras_autoinit.forms import Form
 from keras_autoinit.functions import error_function
 from keras_autoinit.responses import hermite_grid, series, series_at
 from keras_autoinit.signals import Near, Signal, evened
@@ -35,8 +36,9 @@ COARSE = 8
 FURTHEST = 6.0
 # So many places to one spread of what is added tell two values apart.
 FINE = 6.0
-# Of Gaussians that samples have less in common of, each unit sees nearly all there is.
+# Where samples have no more of their Gaussians in common, each unit sees nearly all of a law.
 ALONE = 0.2
+# A slope at which nothing changes but that a law rises everywhere.
 LEAST = 1e-6
 SQRT2 = math.sqrt(2)
 
@@ -56,25 +58,6 @@ class Law:
     correlations: tuple[float, ...]
     near: Near | None = None
     shared: np.ndarray | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Form:
-    """How the units of a normalized signal are distributed that is no Gaussian, all of them alike.
-
-    Attributes:
-        law: with mean zero and unit variance, a rising function of a Gaussian, by its values on `hermite_grid`.
-        shared: of maxima, the share of the entries that two windows have in common, by their distance.
-        axis: that of the units.
-        unlike: the variance of the correlation of two positions: none.
-        share: what one weight has in the variance of a unit: nothing.
-    """
-
-    law: np.ndarray
-    shared: np.ndarray | None = None
-    axis: int = -1
-    unlike: float = 0.0
-    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -252,8 +235,8 @@ def form_of(law: Law | None) -> Form | None:
     z, weights, _ = hermite_grid()
     values = law.values - weights @ law.values
     spread = math.sqrt(float(weights @ values**2))
-    # Strictly rising, however little, so that it can be told how steep a function is everywhere.
-    return Form(values / spread + LEAST * z, law.shared) if spread > 1e-12 else None
+    # So that it can be told how steep a function is everywhere.
+    return Form(law=values / spread + LEAST * z, shared=law.shared) if spread > 1e-12 else None
 
 
 def law_of(values: np.ndarray, pairs: tuple[float, ...], near: Near | None) -> Law:

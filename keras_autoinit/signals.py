@@ -86,7 +86,7 @@ class Signal:
             all of one sample, agree in neither. Empty for as little as the least of both.
         patterns: of what all samples have in common, how many independent patterns over positions
             make it up (the participation ratio); `None` for as many as there are positions.
-        channels: what each channel of a depthwise convolution has made; `None` for Gaussians.
+        channels: how single units are distributed (a `Form`); `None` for Gaussians.
         steered: of a gradient that an activation has let through where a depthwise convolution made it
             bend: `E g g' z z'` of two positions, where what was made there is `z` and `z'`.
         radial: of a gradient, how much it has of what would only make each channel larger, over what one that

@@ -1,5 +1,7 @@
 """Reading must see every layer once, in order, write nested models out flat, and change nothing."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -47,6 +49,14 @@ def test_what_is_made_over_again_is_known_to_be_the_same(name):
     one, other = graph.calls[-1].inputs
     assert graph.firsts.get(other) == (one if same else None)
     assert one not in graph.firsts
+
+
+def test_what_cannot_say_how_it_was_made_is_not_taken_for_the_same():
+    """As an activation that is an object of somebody's own, which Keras cannot write down."""
+    inputs = keras.Input((8,))
+    function = functools.partial(keras.ops.leaky_relu, negative_slope=0.1)
+    parts = [layers.Activation(function)(inputs) for _ in range(2)]
+    assert read(keras.Model(inputs, layers.Add()(parts))).firsts == {}
 
 
 def test_what_is_told_something_else_makes_something_else():

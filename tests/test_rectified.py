@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from keras_autoinit.activations import activation
-from keras_autoinit.rectified import FINE, REACH, Form, _below, form_of, rectified, rectified_sum
+from keras_autoinit.forms import Form
+from keras_autoinit.rectified import FINE, REACH, _below, form_of, rectified, rectified_sum
 from keras_autoinit.responses import hermite_grid, of_overlapping, respond
 from keras_autoinit.signals import Signal
 
@@ -119,7 +120,7 @@ def test_maxima_of_windows_that_overlap_are_often_the_same(shared):
     one, other = numbers[:9].max(0), np.concatenate([numbers[:shared], numbers[9:]]).max(0)
     level = np.quantile(one, 0.5 * (1 + np.vectorize(math.erf)(hermite_grid()[0] / math.sqrt(2))))
     mean, spread = one.mean(), one.std()
-    form = Form((level - mean) / spread + 1e-9 * hermite_grid()[0])
+    form = Form(law=(level - mean) / spread + 1e-9 * hermite_grid()[0])
     found = of_overlapping(activation("relu"), 0.0, 1.0, form, np.array([shared / 9]))
     made = [np.maximum((values - mean) / spread, 0.0) for values in (one, other)]
     products = made[0] * made[1]

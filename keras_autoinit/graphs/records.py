@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -239,13 +240,13 @@ def _is_determined(call: Call) -> bool:
 
 
 def _told(call: Call) -> str | None:
-    """Returns what a call was told beside its tensors; `None` where that is not names and numbers."""
+    """Returns what a call was told beside its tensors; `None` where that is not names and numbers alone."""
     plain = keras.tree.map_structure(lambda one: "" if isinstance(one, Ref) else one, (call.args, call.kwargs))
-    if not all(isinstance(one, (str, int, float, type(None))) for one in keras.tree.flatten(plain)):
-        return None
     try:
-        return repr((plain, {key: one for key, one in call.operation.get_config().items() if key != "name"}))
-    except NotImplementedError:
+        config = call.operation.get_config()
+        return json.dumps([plain, {key: one for key, one in config.items() if key != "name"}])
+    except Exception:
+        # Whatever an operation raises that cannot say how it was made, as of a function of somebody's own.
         return None
 
 

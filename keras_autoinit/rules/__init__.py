@@ -22,6 +22,7 @@ from keras_autoinit.rules import (  # noqa: F401
     largest,
     linear,
     normalizations,
+    padding,
     pooling,
     products,
     recurrent,

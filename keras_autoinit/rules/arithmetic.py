@@ -91,21 +91,19 @@ def _sum(context: Context, factors: Sequence[float]) -> Effect:
     sizes = with_chance(_sizes_of_sum(*given), (id(context.call), "added"), chance_of_sum(parts, shape))
     made = dataclasses.replace(made, parts=parts_made, joined=_sum_of_each(*given), sizes=sizes)
     # What is there more than once adds up on its way back, too: all of it comes back at the first one.
-    shares = {one.number: times[key] for key, one in ones.items()}
+    numbers = context.call.inputs
+    shares = {numbers.index(one.number): times[key] for key, one in ones.items() if one.number is not None}
 
     def backward(gradients: Gradients) -> Gradients:
         tilt = None if gradients[0] is None else gradients[0].tilt
-        numbers = context.call.inputs
         found = [
-            _to(scale(gradients[0], shares.get(number, 0.0) ** 2), shape, context.shape_in(index))
-            if numbers.index(number) == index and number in shares
-            else None
-            for index, number in enumerate(numbers)
+            _to(scale(gradients[0], shares[index] ** 2), shape, context.shape_in(index)) if index in shares else None
+            for index in range(len(numbers))
         ]
         # It is the rectified signal that the gradient goes with, not what is added to it.
         return tuple(
             dataclasses.replace(one, tilt=tilt) if one is not None and number == rectified_one else one
-            for one, number in zip(found, context.call.inputs)
+            for one, number in zip(found, numbers)
         )
 
     return Effect((made,), backward)

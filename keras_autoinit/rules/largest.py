@@ -225,9 +225,9 @@ def _near_largest(context: Context, source: Signal, largest: Maximum) -> tuple[N
     same = largest.between(common, shared)
     same.ravel()[0] = largest.second_moment
     other = largest.between(np.maximum(pairs_of(source, shares, other=True) - source.mean**2, 0.0))
-    shares = shared / most
-    shares.ravel()[0] = 1.0
-    return Near(tuple(held), same, other, pulls_of(source, held)), shares
+    both = shared / most
+    both.ravel()[0] = 1.0
+    return Near(tuple(held), same, other, pulls_of(source, held)), both
 
 
 def _in_windows(source: Signal, windows: dict[int, float], other: bool = False) -> float:

@@ -13,12 +13,13 @@ import numpy as np
 from keras_autoinit.averages import averaged
 from keras_autoinit.bending import steepness, steepness_of_mean
 from keras_autoinit.channels import Channels
+from keras_autoinit.joined import between_parts, in_places
 from keras_autoinit.laws import GRADIENTS, dominance
 from keras_autoinit.rectified import form_of
 from keras_autoinit.rules.base import scale
 from keras_autoinit.signals import Near, Signal
 from keras_autoinit.sizes import Sizes, centred, floored, law_of, power_lost, product, to_power
-from keras_autoinit.sums import FAINT, between_parts, blended, in_places, multiplied
+from keras_autoinit.sums import FAINT, blended, multiplied
 
 
 @dataclass(frozen=True)
